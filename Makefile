@@ -1,0 +1,76 @@
+# `make serve` and `make test` do all set-up themselves. Variables for any of them:
+#   PYTHON=python3.12   which Python makes .venv (3.11, 3.12 or 3.13)
+#   ENGINE=torch        plain torch instead of IPEX; stays so until ENGINE=ipex
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test test-long lint format lock clean
+
+PYTHON ?= python3
+ENGINE ?=
+# First of three ports for `make serve`; empty is TorchServe's 8080-8082.
+PORTS_FROM ?=
+BIN := .venv/bin
+TORCH_FREE := build/torch-free
+
+help:
+	@echo 'make serve      train a digit classifier, serve it, ask it, stay up'
+	@echo 'make test       lint, types, tests, coverage (under 10 minutes)'
+	@echo 'make test-long  what takes longer, and the tests that need no torch without torch'
+	@echo 'make setup      only the set-up: .venv with locked dependencies'
+	@echo 'make lint       ruff and mypy;  make format  apply ruff'
+	@echo 'make lock       renew requirements/ (needs uv);  make clean  remove what make made'
+
+setup:
+	@PYTHON='$(PYTHON)' requirements/install '$(ENGINE)'
+
+serve: setup
+	@exec $(BIN)/python demo/serve_digits.py $(if $(PORTS_FROM),--ports-from $(PORTS_FROM))
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# pytest's closing line is repeated last, below the coverage it measured.
+test: lint
+	@mkdir -p build && rm -f .coverage .coverage.*
+	@status=0; \
+	$(BIN)/coverage run -m pytest -m 'not long' | tee build/test.log || status=$$?; \
+	$(BIN)/coverage combine --quiet || status=1; \
+	$(BIN)/coverage report || status=1; \
+	grep -E '^=+ .* in [0-9.]+s' build/test.log | tail -n 1; \
+	exit $$status
+
+test-long: setup test-torch-free
+	@# Code 5 is pytest's "none is marked so": not a failure.
+	$(BIN)/python -m pytest -m long || [ $$? -eq 5 ]
+
+# The server itself needs no torch: an environment without it must pass every test but torch's.
+# By pip on purpose: `make setup` prefers uv, so this is where pip meets a lock.
+.PHONY: test-torch-free
+test-torch-free:
+	rm -rf $(TORCH_FREE)
+	'$(PYTHON)' -m venv $(TORCH_FREE)
+	$(TORCH_FREE)/bin/pip --disable-pip-version-check install --require-hashes -r requirements/base.txt
+	$(TORCH_FREE)/bin/pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
+	! $(TORCH_FREE)/bin/python -c 'import torch' 2> /dev/null
+	$(TORCH_FREE)/bin/python -m pytest -m 'not long'
+
+# Universal locks: versions and hashes for every platform. Already locked versions stay
+# unless UPGRADE=--upgrade is given.
+COMPILE = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-annotate --quiet $(UPGRADE)
+lock:
+	$(COMPILE) --extra client --extra dev -o requirements/base.txt
+	$(COMPILE) --extra client --extra dev --extra demo --extra ipex -o requirements/ipex.txt
+	$(COMPILE) --extra client --extra dev --extra demo --extra torch -o requirements/torch.txt
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

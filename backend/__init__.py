@@ -1,0 +1,1 @@
+"""The zygote and its forked workers: sealed messages in, handler calls."""

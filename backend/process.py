@@ -1,0 +1,140 @@
+"""What a forked process does to itself before anything else: Linux calls, in one place."""
+
+import contextlib
+import ctypes
+import os
+import random
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+_PR_SET_PDEATHSIG = 1
+_PARENT_DEADLINE_S = 10.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def fork_twice(child: Callable[[], object]) -> int:
+    """Run `child` in a grandchild and return its pid.
+
+    The process in between ends at once, so the kernel gives the grandchild to the nearest
+    subreaper: the frontend, which then learns its exit status from a pidfd.
+
+    Raises OSError when the kernel refuses a process.
+    """
+    read_end, write_end = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(read_end)
+                os.close(write_end)
+                run_to_exit(child)
+            os.write(write_end, str(pid).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    try:
+        os.waitpid(middle, 0)
+        text = os.read(read_end, 32)
+    finally:
+        os.close(read_end)
+    if not text:
+        raise OSError("the kernel refused a process")
+    return int(text)
+
+
+def run_to_exit(child: Callable[[], object]) -> NoReturn:
+    """Run `child` and end the process, as the interpreter would: this never returns."""
+    status = 1
+    try:
+        child()
+        status = 0
+    except SystemExit as error:
+        status = _exit_status(error)
+    except BaseException:
+        # TorchServe: the line that its users' tools look for in the log.
+        sys.stdout.write("Backend worker process died.\n")
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+
+
+def _exit_status(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+def adopt(frontend_pid: int) -> None:
+    """Wait until the frontend is the parent, then die with it."""
+    deadline = time.monotonic() + _PARENT_DEADLINE_S
+    while os.getppid() != frontend_pid:
+        if time.monotonic() > deadline:
+            raise SystemExit("the frontend did not become the parent of this process")
+        time.sleep(0.0005)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != frontend_pid:  # it died between the two lines above
+        raise SystemExit("the frontend is gone")
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close every descriptor but these and 0 to 2."""
+    kept = {0, 1, 2, *descriptors}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):  # the one that listed the directory
+                os.close(int(name))
+
+
+def redirect_stdio(stdout: int, stderr: int) -> None:
+    """Nothing to read, and output that goes to the frontend line by line."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for descriptor in (null, stdout, stderr):
+        os.close(descriptor)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+
+
+def reset_signals() -> None:
+    """The terminal's Ctrl-C is the frontend's to answer; its own session keeps it away."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def no_core_dumps() -> None:
+    """A core file would hold the model and its inputs."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def reseed() -> None:
+    """Siblings fork from one state: without this they would draw the same numbers."""
+    random.seed(secrets.randbits(256))
+    if "numpy" in sys.modules:
+        import numpy
+
+        numpy.random.seed(secrets.randbits(32))
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(secrets.randbits(63))
+
+
+def thread_count() -> int:
+    """Threads of this process, those that no Python code knows of included."""
+    return len(os.listdir("/proc/self/task"))

@@ -1,0 +1,237 @@
+"""One loaded model: a batch of request inputs goes to the handler, predictions come back.
+
+The handler is somebody else's code. What it raises becomes an answer; what it hands us
+that no reply can hold is a `ProtocolViolation`, which ends the worker as in TorchServe.
+Payloads are never logged.
+"""
+
+import json
+import logging
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from torchkeep.backend.handler import EntryPoint, expose_handler_paths, load_entry_point
+from torchkeep.backend.handler_output import (
+    UnusableOutput,
+    checked_status,
+    checked_text,
+    encode_output,
+    to_metric,
+    to_prediction,
+)
+from torchkeep.runtime.errors import ServingError
+from torchkeep.runtime.messages import (
+    MAX_ITEMS,
+    InputParameter,
+    Load,
+    Metric,
+    Prediction,
+    Predictions,
+    RequestInput,
+)
+
+if TYPE_CHECKING:
+    from ts.context import Context
+    from ts.metrics.caching_metric import Emission
+
+log = logging.getLogger(__name__)
+
+MAX_ERROR_CHARACTERS = 1000  # of a failed load, on its way to a client
+
+
+class LoadFailed(ServingError):
+    """The handler could not be loaded. The message is the last line of its own traceback."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Service:
+    """A handler with its context, which lives as long as the worker does."""
+
+    def __init__(
+        self,
+        context: "Context",
+        entry_point: EntryPoint,
+        emissions: "list[Emission]",
+        decode_input_request: bool = True,
+    ) -> None:
+        self._context = context
+        self._metrics = context.metrics
+        self._entry_point = entry_point
+        self._emissions = emissions  # what the handler records, filled by `context.metrics`
+        self._decodes = decode_input_request
+
+    @classmethod
+    def load(cls, load: Load) -> "Service":
+        """Load the model into this process, whose working directory becomes the model's."""
+        model_dir = Path(load.model_dir)
+        emissions: list[Emission] = []
+        try:
+            os.chdir(model_dir)
+            expose_handler_paths(model_dir, load.handler)
+            context = _build_context(load, emissions)
+            entry_point = load_entry_point(load.handler, load.envelope, context)
+        except Exception as error:
+            traceback.print_exc()
+            raise _load_failed(error) from error
+        return cls(context, entry_point, emissions, load.decode_input_request)
+
+    def predict(self, requests: Sequence[RequestInput]) -> Predictions:
+        """Answer one batch; every request shares the success or failure of the handler's call."""
+        rows = self._set_requests(requests)
+        processors = self._context.request_processor
+        started = time.perf_counter()
+        try:
+            output = self._entry_point(rows, self._context)
+            elapsed_ms = (time.perf_counter() - started) * 1000
+            bodies = encode_output(output, len(requests))
+        except Exception as error:
+            return self._failed(requests, *_failure(error))
+        if self._metrics is not None:
+            self._metrics.add_time("PredictionTime", round(elapsed_ms, 2), None, "ms")
+        items = [
+            to_prediction(request.request_id, body, processor)
+            for request, body, processor in zip(requests, bodies, processors, strict=True)
+        ]
+        return Predictions(200, "Prediction success", items, self._take_metrics())
+
+    def _set_requests(self, requests: Sequence[RequestInput]) -> list[dict[str, Any]]:
+        """Point the context at this batch; returns the rows that the handler gets."""
+        from ts.context import RequestProcessor
+
+        request_ids = {index: request.request_id for index, request in enumerate(requests)}
+        self._context.request_ids = request_ids
+        if self._metrics is not None:
+            self._metrics.set_request_ids(request_ids)
+        self._context.request_processor = [
+            RequestProcessor(_visible_headers(request)) for request in requests
+        ]
+        return [
+            {parameter.name: self._decode(parameter) for parameter in request.parameters}
+            for request in requests
+        ]
+
+    def _decode(self, parameter: InputParameter) -> Any:
+        raw = parameter.value
+        value = raw if isinstance(raw, bytearray) else bytearray(raw)
+        try:
+            if self._decodes and parameter.content_type == "application/json":
+                # Decoded first: `json.loads` of bytes would also take UTF-16 and a byte order mark.
+                return json.loads(value.decode("utf-8"))
+            if self._decodes and parameter.content_type.startswith("text"):
+                return value.decode("utf-8")
+        except (ValueError, RecursionError):
+            log.warning(
+                "a body of type %r cannot be decoded, handed on raw", parameter.content_type
+            )
+        return value
+
+    def _failed(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
+        items = [Prediction(request.request_id, b"error") for request in requests]
+        return Predictions(status, message, items, self._take_metrics())
+
+    def _take_metrics(self) -> list[Metric]:
+        """What was recorded since the last reply; more than a reply can hold is dropped."""
+        emissions = self._emissions[:]
+        del self._emissions[: len(emissions)]
+        if len(emissions) > MAX_ITEMS:
+            log.warning("dropped %d metrics of one batch", len(emissions) - MAX_ITEMS)
+        samples = map(to_metric, emissions[:MAX_ITEMS])
+        return [sample for sample in samples if sample is not None]
+
+
+def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
+    from ts import __version__
+    from ts.context import Context
+    from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+
+    metrics = MetricsCacheYamlImpl(sink=emissions.append)
+    metrics.initialize_cache()
+    metrics.model_name = load.model_name
+    manifest = _read_manifest(Path(load.model_dir))
+    return Context(
+        model_name=load.model_name,
+        model_dir=load.model_dir,
+        manifest=manifest,
+        batch_size=load.batch_size,
+        gpu=None,
+        mms_version=__version__,
+        limit_max_image_pixels=load.limit_max_image_pixels,
+        metrics=metrics,
+        model_yaml_config=_read_model_config(Path(load.model_dir), manifest),
+    )
+
+
+def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
+    try:
+        text = (model_dir / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    manifest = json.loads(text)
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _read_model_config(model_dir: Path, manifest: dict[str, Any] | None) -> dict[str, Any]:
+    name = ((manifest or {}).get("model") or {}).get("configFile")
+    if not name:
+        return {}
+    with open(model_dir / name, encoding="utf-8") as file:
+        config = yaml.safe_load(file)
+    return config if isinstance(config, dict) else {}
+
+
+def _load_failed(error: Exception) -> LoadFailed:
+    is_cuda_failure = isinstance(error, RuntimeError) and _mentions_cuda(error)
+    if isinstance(error, MemoryError) or is_cuda_failure:
+        return LoadFailed(507, "System out of memory")
+    # The exception's own text may have many lines: all on one, as a log line and a reply need.
+    line = " ".join(traceback.format_exception_only(error)[-1].split())
+    return LoadFailed(500, line[:MAX_ERROR_CHARACTERS])
+
+
+def _failure(error: Exception) -> tuple[int, str]:
+    """The status and message that TorchServe gives to every request of the batch."""
+    from ts.utils.util import PredictionException
+
+    match error:
+        case UnusableOutput():
+            log.warning("%s", error)
+            return 503, str(error)
+        case PredictionException():
+            traceback.print_exception(error)
+            status = checked_status(error.error_code)
+            # A message that is no text ends TorchServe's worker; here it is written out.
+            message = checked_text(str(error.message))
+            # TorchServe: 413 would end the connection like an oversized request.
+            return 507 if status == 413 else status, message
+        case MemoryError():
+            traceback.print_exception(error)
+            return 507, "Out of resources"
+        case _:
+            traceback.print_exception(error)
+            if _mentions_cuda(error):
+                return 507, "Out of resources"
+            return 503, "Prediction failed"
+
+
+def _mentions_cuda(error: Exception) -> bool:
+    # TorchServe's rule for running out of memory. Formatted here, as `str` may itself raise.
+    return "CUDA" in "".join(traceback.format_exception_only(error))
+
+
+def _visible_headers(request: RequestInput) -> dict[str, Any]:
+    """What the handler sees: each parameter's content type by its name, then the HTTP headers."""
+    headers: dict[str, Any] = {
+        parameter.name: {"content-type": parameter.content_type} for parameter in request.parameters
+    }
+    headers.update(request.headers)
+    return headers

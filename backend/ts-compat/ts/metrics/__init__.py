@@ -1,0 +1,1 @@
+"""Metrics that a handler records through `context.metrics`."""

@@ -1,0 +1,1 @@
+"""The handlers that an archive can name instead of bringing its own."""

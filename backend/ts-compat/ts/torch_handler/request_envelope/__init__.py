@@ -1,0 +1,1 @@
+"""Envelopes: they turn a request format into handler input, and results back."""

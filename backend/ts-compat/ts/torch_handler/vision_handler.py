@@ -1,0 +1,46 @@
+"""The base of handlers whose input is an image."""
+
+import base64
+import importlib
+import io
+from abc import ABC
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ts.context import Context
+from ts.handler_utils.timer import timed
+from ts.torch_handler.base_handler import BaseHandler
+
+EXPLANATION_STEPS = 15  # of captum's integral
+
+
+class VisionHandler(BaseHandler, ABC):
+    """One image per request, one row per image; subclasses bring `image_processing`."""
+
+    image_processing: Any
+
+    def initialize(self, context: Context) -> None:
+        super().initialize(context)
+        if not context.system_properties.get("limit_max_image_pixels", True):
+            Image.MAX_IMAGE_PIXELS = None
+
+    @timed
+    def preprocess(self, data: Any) -> Any:
+        """Encoded bytes, their base64 text, or numbers: stacked to one tensor on the device."""
+        images = [self._image(row.get("data") or row.get("body")) for row in data]
+        return torch.stack(images).to(self.device)
+
+    def get_insights(self, tensor_data: Any, _: Any, target: Any = 0) -> Any:
+        """captum's integrated gradients: how much each input value spoke for `target`."""
+        captum: Any = importlib.import_module("captum.attr")
+        gradients = captum.IntegratedGradients(self.model)
+        return gradients.attribute(tensor_data, target=target, n_steps=EXPLANATION_STEPS).tolist()
+
+    def _image(self, value: Any) -> Any:
+        if isinstance(value, str):
+            value = base64.b64decode(value)
+        if isinstance(value, bytes | bytearray):
+            return self.image_processing(Image.open(io.BytesIO(value)))
+        return torch.FloatTensor(value)

@@ -1,0 +1,1 @@
+"""Small helpers that handlers import by name."""

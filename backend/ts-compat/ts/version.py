@@ -1,0 +1,3 @@
+"""The release of TorchServe whose `ts` package this one stands in for."""
+
+__version__ = "0.12.0"

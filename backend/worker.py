@@ -1,0 +1,85 @@
+"""The worker: one process, one socket, one model, one blocking loop.
+
+Messages arrive sealed; nothing is parsed before it is opened. The end of the stream means
+that the frontend let go of this worker, and so does a frame that does not open: then the
+process ends and the frontend decides what happens next.
+"""
+
+import os
+import socket
+
+from torchkeep.backend import process
+from torchkeep.backend.service import LoadFailed, Service
+from torchkeep.runtime.errors import WireError
+from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
+from torchkeep.runtime.wire import SECRET_BYTES, Wire
+
+
+class Worker:
+    """Serves one connection until it ends."""
+
+    def __init__(self, connection: socket.socket, worker_id: str, frontend_pid: int) -> None:
+        self._connection = connection
+        self._worker_id = worker_id
+        self._frontend_pid = frontend_pid
+        self._service: Service | None = None
+
+    def run(self) -> None:
+        process.reset_signals()
+        process.adopt(self._frontend_pid)
+        process.no_core_dumps()
+        process.reseed()
+        self._wire = Wire("worker", self._receive_secret(), self._worker_id)
+        while True:
+            try:
+                count = self._connection.recv_into(self._wire.buffer())
+            except ConnectionResetError:
+                count = 0
+            if count == 0:
+                print("Frontend disconnected.")  # noqa: T201 - TorchServe: goes to the model log
+                return
+            try:
+                messages = self._wire.received(count)
+            except WireError as error:
+                raise SystemExit(f"The frontend's frame was refused: {error}") from None
+            for message in messages:
+                self._send(self._answer(message))
+
+    def _answer(self, message: Message) -> Message:
+        match message:
+            case Load():
+                return self._load(message)
+            case Predict(requests) if self._service is not None:
+                return self._service.predict(requests)
+        raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
+
+    def _load(self, load: Load) -> Loaded:
+        os.environ.clear()
+        os.environ.update(load.environment)
+        try:
+            self._service = Service.load(load)
+        except LoadFailed as error:
+            return Loaded(error.status, error.message)
+        return Loaded(200, f"loaded model {load.model_name}")
+
+    def _receive_secret(self) -> bytes:
+        """The 32 bytes that were in the socket before this process existed."""
+        secret = b""
+        while len(secret) < SECRET_BYTES:
+            piece = self._connection.recv(SECRET_BYTES - len(secret))
+            if not piece:
+                raise SystemExit("The frontend left before it sent a secret")
+            secret += piece
+        return secret
+
+    def _send(self, message: Message) -> None:
+        buffers: list[Body] = self._wire.seal(message)
+        while buffers:
+            try:
+                sent = self._connection.sendmsg(buffers[:64])
+            except (BrokenPipeError, ConnectionResetError):
+                raise SystemExit(0) from None  # the frontend no longer wants the answer
+            while buffers and sent >= len(buffers[0]):
+                sent -= len(buffers.pop(0))
+            if sent:
+                buffers[0] = memoryview(buffers[0])[sent:]

@@ -1,0 +1,1 @@
+"""The one frontend process: HTTP in, jobs, workers out."""

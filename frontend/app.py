@@ -1,0 +1,120 @@
+"""The three ports as ASGI applications.
+
+Every port is a list of routers, asked in TorchServe's order; the first that knows the path
+answers. Paths are split by hand, as TorchServe does it, and not by Starlette's router, so a
+prediction costs no Request object, no middleware and no regular expression.
+"""
+
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from torchkeep.frontend.call import Call, ClientGone
+from torchkeep.frontend.errors import MethodNotAllowed, ResourceNotFound, is_meant_for_client
+from torchkeep.frontend.inference import Inference
+from torchkeep.frontend.management import Management
+from torchkeep.frontend.metrics import TEXT_TYPE, Metrics
+from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.responses import Cors, Reply, error_reply, with_common_headers
+
+log = logging.getLogger("torchkeep.frontend")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """What the configuration decides about the ports."""
+
+    is_model_api_enabled: bool = False
+    cors: Cors = field(default_factory=Cors)
+
+
+class Router(Protocol):
+    """A family of routes."""
+
+    def route(self, call: Call) -> Awaitable[Reply] | None:
+        """The answer to be, or None where the path belongs to somebody else."""
+        ...
+
+
+class Api:
+    """One port."""
+
+    def __init__(self, routers: Sequence[Router], metrics: Metrics, cors: Cors) -> None:
+        self._routers = routers
+        self._metrics = metrics
+        self._cors = cors.as_headers()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = Call(scope, receive)
+        try:
+            reply = await self._route(call)
+        except ClientGone:
+            log.debug("%s: the client left", call.request_id)
+            return
+        except Exception as error:
+            if not is_meant_for_client(error):
+                log.exception("%s: unexpected error", call.request_id)
+            reply = error_reply(error)
+        headers = with_common_headers(reply, call.request_id, self._cors)
+        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
+        if reply.reason is not None:
+            start["reason"] = reply.reason
+        await send(start)
+        await send({"type": "http.response.body", "body": reply.body})
+        self._metrics.response(reply.status)
+
+    def _route(self, call: Call) -> Awaitable[Reply]:
+        if not call.segments:
+            raise MethodNotAllowed
+        for router in self._routers:
+            answer = router.route(call)
+            if answer is not None:
+                return answer
+        raise ResourceNotFound
+
+
+class MetricsPage:
+    """The Prometheus text."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def route(self, call: Call) -> Awaitable[Reply] | None:
+        """Any method, and whatever follows the first segment."""
+        return self._text(call) if call.segments[0] == "metrics" else None
+
+    async def _text(self, call: Call) -> Reply:
+        names = call.query_values("name[]")
+        return Reply(200, self._metrics.text(names), ((b"content-type", TEXT_TYPE),))
+
+
+def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
+    """What listens on `inference_address`."""
+    return Api([Inference(registry, metrics)], metrics, settings.cors)
+
+
+def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
+    """What listens on `management_address`."""
+    management = Management(registry, settings.is_model_api_enabled)
+    return Api([management], metrics, settings.cors)
+
+
+def metrics_app(metrics: Metrics, settings: ApiSettings) -> ASGIApp:
+    """What listens on `metrics_address`."""
+    return Api([MetricsPage(metrics)], metrics, settings.cors)
+
+
+def shared_app(
+    registry: ModelRegistry, metrics: Metrics, settings: ApiSettings, with_metrics: bool
+) -> ASGIApp:
+    """What listens where inference and management have one address."""
+    routers: list[Router] = [
+        Inference(registry, metrics),
+        Management(registry, settings.is_model_api_enabled),
+    ]
+    if with_metrics:
+        routers.append(MetricsPage(metrics))
+    return Api(routers, metrics, settings.cors)

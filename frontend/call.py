@@ -1,0 +1,134 @@
+"""One request to one of our ports, before anybody knows what it asks for."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope
+
+from torchkeep.frontend.errors import BadEscape, BadRequest
+from torchkeep.frontend.exchange import EXCHANGE
+from torchkeep.frontend.jobs import Job
+from torchkeep.frontend.responses import Header, new_request_id
+
+MAX_QUERY_FIELDS = 1000
+BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
+JAVA_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+class Call:
+    """What a route may ask about a request; the body is read only when it does."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.request_id = new_request_id()
+        self.started = time.perf_counter()
+        self._receive = receive
+
+    @cached_property
+    def segments(self) -> list[str]:
+        """The decoded path between its slashes, without the empty ones at its end."""
+        # TorchServe: decoded before it is split, so %2F separates and `//ping` is not /ping
+        raw_path: bytes = self.scope.get("raw_path", b"")  # ASGI: optional
+        if b"%" in raw_path and (bad := BAD_ESCAPE.search(raw_path)):
+            raise BadEscape(raw_path.decode("latin-1"), bad.start())
+        segments: list[str] = self.scope["path"].split("/")
+        while segments and not segments[-1]:
+            segments.pop()
+        return segments[1:]
+
+    @property
+    def spelled_headers(self) -> list[Header]:
+        """Names as the client spelled them, where the server kept the spelling."""
+        headers: list[Header] = self.scope.get("spelled_headers") or self.scope["headers"]
+        return headers
+
+    def header(self, name: bytes) -> str:
+        """The first header of this lower-case name, or nothing."""
+        for other, value in self.scope["headers"]:
+            if other == name:
+                return str(value, "latin-1")
+        return ""
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """Query parameters; of a repeated one the first counts, as in TorchServe."""
+        return dict(reversed(self._query_fields))
+
+    @cached_property
+    def _query_fields(self) -> list[tuple[str, str]]:
+        text = self.scope["query_string"].decode("utf-8", "replace")
+        try:
+            return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+        except ValueError as error:
+            raise BadRequest("Too many query parameters.") from error
+
+    def query_values(self, name: str) -> list[str]:
+        """All values of a query parameter that may be repeated."""
+        return [value for other, value in self._query_fields if other == name]
+
+    def query_optional_integer(self, name: str) -> int | None:
+        """TorchServe: an integer that does not parse is as good as none."""
+        text = self.query.get(name, "")
+        if JAVA_INTEGER.fullmatch(text) and -(2**31) <= int(text) < 2**31:
+            return int(text)
+        return None
+
+    def query_integer(self, name: str, default: int) -> int:
+        """The same, with a default in its place."""
+        number = self.query_optional_integer(name)
+        return default if number is None else number
+
+    def query_flag(self, name: str, default: bool) -> bool:
+        """Only the word true, in any case, is true."""
+        text = self.query.get(name)
+        return default if text is None else text.lower() == "true"
+
+    async def body(self) -> bytes:
+        """The whole body; our protocol hands it over in one piece and within its limit."""
+        message: Any = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks = [message.get("body", b"")]
+        while message.get("more_body"):
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunks.append(message.get("body", b""))
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @contextmanager
+    def abandons(self, job: Job) -> Iterator[None]:
+        """Cancel the job, and leave the block with ClientGone, when the client disconnects.
+
+        The protocol calls us back, which costs nothing, where waiting for
+        `http.disconnect` beside the reply would cost two tasks per request.
+        """
+        exchange = self.scope.get("extensions", {}).get(EXCHANGE)
+        try:
+            if exchange is None:
+                yield
+                return
+            if exchange.disconnected:
+                raise ClientGone
+            exchange.on_disconnect = job.cancel
+            try:
+                yield
+            except asyncio.CancelledError:
+                if exchange.disconnected:
+                    raise ClientGone from None
+                raise
+            finally:
+                exchange.on_disconnect = None
+        finally:
+            job.cancel()

@@ -1,0 +1,164 @@
+"""Everything a request can go wrong with, and what TorchServe calls it.
+
+Code raises facts; the wording lives here, and the status and TorchServe's exception name,
+which are part of every error's JSON, live in `STATUS`.
+"""
+
+from torchkeep.modelstore.errors import (
+    ArchiveNotFound,
+    DownloadFailed,
+    FileAlreadyExists,
+    InvalidArchive,
+    ModelStoreError,
+    UnreadableArchive,
+    UrlNotAllowed,
+)
+from torchkeep.runtime.errors import ServingError
+
+
+class RequestError(ServingError):
+    """A request that gets an error for an answer. `str()` is the message the client reads."""
+
+
+class ResourceNotFound(RequestError):
+    """No route leads there."""
+
+    def __init__(self) -> None:
+        super().__init__("Requested resource is not found, please refer to API document.")
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, but not for this method, or it is switched off."""
+
+    def __init__(self) -> None:
+        super().__init__("Requested method is not allowed, please refer to API document.")
+
+
+class ModelNotFound(RequestError):
+    """No model of that name is registered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model not found: {name}")
+
+
+class ModelVersionNotFound(RequestError):
+    """The model is registered, but not in that version."""
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(f"Model version: {version} does not exist for model: {name}")
+
+
+class DefaultVersionNotFound(RequestError):
+    """The version that should become the default does not exist."""
+
+    def __init__(self, name: str, version: str) -> None:
+        # TorchServe: set-default words this without colons
+        super().__init__(f"Model version {version} does not exist for model {name}")
+
+
+class BadRequest(RequestError):
+    """The client left out or misstated something."""
+
+
+class InvalidModel(RequestError):
+    """The archive does not describe a model that can be served."""
+
+
+class InvalidModelVersion(RequestError):
+    """What was asked for is not possible with this version, for example removing the default."""
+
+
+class ConflictStatus(RequestError):
+    """The model and version are registered already."""
+
+
+class RequestTimeout(RequestError):
+    """Something on the server took longer than its limit."""
+
+
+class ServiceUnavailable(RequestError):
+    """Nobody is there to take the request, or the queue is full."""
+
+
+class InternalServerError(RequestError):
+    """The server failed; the text is fit for the client."""
+
+
+class NoRequestBody(RequestError):
+    """A JSON request without a body. TorchServe trips over it, and says so."""
+
+
+class JsonSyntaxError(RequestError):
+    """A JSON body that cannot be read as the parameters it should hold."""
+
+
+class IndexOutOfBounds(RequestError):
+    """A negative number of workers. TorchServe counts an array down with it."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"Index {index} out of bounds for length 0")
+
+
+class BadEscape(RequestError):
+    """A percent sign in the path that no two hexadecimal digits follow."""
+
+    def __init__(self, path: str, index: int) -> None:
+        digits = path[index + 1 : index + 3]
+        # TorchServe: in the words of its HTTP library
+        super().__init__(
+            f"invalid hex byte '{digits}' at index {index + 1} of '{path}'"
+            if len(digits) == 2
+            else f"unterminated escape sequence at index {index} of: {path}"
+        )
+
+
+class WorkerFailed(RequestError):
+    """The worker answered with an error, or did not answer; the status is the worker's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        # TorchServe: 413 belongs to its HTTP aggregator, a worker's becomes 507
+        self.status = 507 if status == 413 else status
+
+
+INTERNAL = (500, "InternalServerException")
+
+STATUS: dict[type[Exception], tuple[int, str]] = {
+    ResourceNotFound: (404, "ResourceNotFoundException"),
+    ModelNotFound: (404, "ModelNotFoundException"),
+    ModelVersionNotFound: (404, "ModelVersionNotFoundException"),
+    DefaultVersionNotFound: (404, "ModelVersionNotFoundException"),
+    ArchiveNotFound: (404, "ModelNotFoundException"),
+    UrlNotAllowed: (404, "ModelNotFoundException"),
+    BadRequest: (400, "BadRequestException"),
+    InvalidModel: (400, "InvalidModelException"),
+    InvalidArchive: (400, "InvalidModelException"),
+    DownloadFailed: (400, "DownloadArchiveException"),
+    ConflictStatus: (409, "ConflictStatusException"),
+    RequestTimeout: (408, "RequestTimeoutException"),
+    MethodNotAllowed: (405, "MethodNotAllowedException"),
+    ServiceUnavailable: (503, "ServiceUnavailableException"),
+    InvalidModelVersion: (403, "InvalidModelVersionException"),
+    BadEscape: (403, "IllegalArgumentException"),
+    NoRequestBody: (500, "NullPointerException"),
+    JsonSyntaxError: (500, "JsonSyntaxException"),
+    IndexOutOfBounds: (500, "IndexOutOfBoundsException"),
+    FileAlreadyExists: INTERNAL,
+    UnreadableArchive: INTERNAL,
+    InternalServerError: INTERNAL,
+}
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """Status and TorchServe's exception name; an unexpected error is an internal one."""
+    if isinstance(error, WorkerFailed):
+        return error.status, "InternalServerException"
+    for kind in type(error).__mro__:
+        if issubclass(kind, Exception) and kind in STATUS:
+            return STATUS[kind]
+    return INTERNAL
+
+
+def is_meant_for_client(error: Exception) -> bool:
+    """Whether the text of an error was written for clients; others stay in the log."""
+    return isinstance(error, RequestError | ModelStoreError)

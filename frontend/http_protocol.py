@@ -1,0 +1,361 @@
+"""uvicorn's httptools protocol, taught what TorchServe's clients expect.
+
+Like the aggregator in TorchServe's pipeline, the protocol collects a whole request before the
+application hears of it. So the size limit holds before anything is routed, a slow client costs
+a buffer and a timer instead of a task, and `receive` never waits.
+
+A connection moves through these states; one timer, `_deadline`, guards whichever it is in:
+
+    idle --first byte--> head --blank line--> body --last byte--> answering --> idle
+      `- keep_alive_s      `- head_s            `- body_s of silence   `- the application's own
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from torchkeep.frontend.errors import BadRequest, RequestTimeout
+from torchkeep.frontend.exchange import Exchange, Refusal, refusal
+from torchkeep.frontend.responses import Header
+
+log = logging.getLogger("torchkeep.frontend")
+
+MAX_HEAD_BYTES = 64 << 10  # request line and headers; far above what proxies let through
+MAX_OVERHEAD = 16  # bytes of chunk framing per byte of body, before it is an attack
+LINGER_S = 2.0  # how long a refused client may still read our answer
+
+TOO_LARGE = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may cost."""
+
+    max_request_bytes: int = 6553500
+    head_s: float = 60.0
+    body_s: float = 60.0  # without progress
+    keep_alive_s: float = 300.0
+    drain_grace_s: float = 0.5  # an idle connection's last chance to send, when we stop
+
+
+class ListenerState(ServerState):
+    """What the connections of one listener share."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.is_draining = False
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ListenerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._state = server_state
+        self._limits = server_state.limits
+        self.parser = _new_parser(self)
+        self._active: Exchange | None = None
+        self._waiting: deque[Exchange | Refusal] = deque()  # pipelined, in order
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_deaf = False  # what still arrives is not read: a refusal is on its way
+        self._is_over = False  # nothing is written any more either
+        self._is_receiving = False
+        self._is_replaying = False
+        self._unsent_bytes = 0  # when we last looked whether the client still reads
+        self._begun = 0  # requests in the data at hand
+        self._spelled: list[Header] = []
+        self._chunks: list[bytes] = []
+        self._head_bytes: int
+        self._body_bytes: int
+        self._message_bytes: int  # all of it, as it came
+        self._announced_bytes: int
+        self._has_head: bool
+        self._skips_body: bool
+        self._start_message()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._arm(self._idle_s(self._limits.head_s), self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        unread = memoryview(data)
+        was_receiving, self._begun = self._is_receiving, 0
+        while unread:
+            try:
+                self.parser.feed_data(unread)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                unread = unread[upgrade.args[0] :]
+                self._ignore_upgrade()
+            except httptools.HttpParserError as error:
+                log.debug("malformed HTTP: %s", type(error).__name__)
+                self._refuse(refusal(BadRequest("Invalid HTTP message.")))
+                return
+        if self._begun + was_receiving == 1:
+            self._message_bytes += len(data)  # of one request; a mixture goes uncounted once
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self._disarm()
+        self._is_deaf = self._is_over = True
+        if self._active is not None:
+            self._active.lose_client()
+        self._waiting.clear()
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # it refers to us
+
+    def shutdown(self) -> None:
+        """Drain: what has begun to arrive is answered, what is idle gets a short grace."""
+        if self._active is None and not self._is_receiving and not self._is_deaf:
+            self._arm(self._limits.drain_grace_s, self._give_up)
+
+    def _ignore_upgrade(self) -> None:
+        """TorchServe: an offer to upgrade is ignored, and the body of the request follows.
+
+        The parser stops behind the head of such a request. Were we to go on from there, the
+        body would be read as the next request; so a new parser is told how long the body is.
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] in framing]
+        self.parser = _new_parser(self)
+        self._is_replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
+        self._is_replaying = False
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self._is_replaying:
+            return
+        if self._is_deaf:
+            raise ValueError("nothing may follow a refused request")
+        super().on_message_begin()
+        self._disarm()
+        self._is_receiving = True
+        self._begun += 1
+        self._start_message()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_replaying:
+            self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_replaying:
+            return
+        self._head_bytes += len(name) + len(value) + 4
+        if self._has_head:
+            return  # trailers reach no handler
+        lower = name.lower()
+        if lower == b"content-length":
+            self._announced_bytes = int(value)
+        elif lower == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self._spelled.append((name, value))
+        self.headers.append((lower, value))
+
+    def on_headers_complete(self) -> None:
+        if self._is_replaying:
+            return
+        self._has_head = True
+        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+            raise ValueError("the head of the request is too large")
+        url = self.url
+        if not url.startswith(b"/") and b"://" in url:
+            parsed = httptools.parse_url(url)
+            url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
+        raw_path, _, query = url.partition(b"?")
+        scope = cast(dict[str, Any], self.scope)
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["raw_path"] = raw_path
+        scope["path"] = unquote(raw_path.decode("utf-8", "replace"))
+        scope["query_string"] = query
+        scope["spelled_headers"] = self._spelled
+        if self._announced_bytes > self._limits.max_request_bytes:
+            # TorchServe keeps the connection and skips the body. After `Expect` nobody can
+            # know whether the body will come, and guessing wrong would read it as a request.
+            self._skip_body(Refusal(TOO_LARGE, closes=self.expect_100_continue))
+        elif self.expect_100_continue and self._active is None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._skips_body:
+            return
+        if self._body_bytes > self._limits.max_request_bytes:
+            self._skip_body(Refusal(TOO_LARGE + b"connection: close\r\n", closes=True))
+            return
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # see _ignore_upgrade
+        self._is_receiving = False
+        if self._skips_body or self._is_deaf:
+            return
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        exchange = Exchange(
+            self.scope, body, self.transport, self.flow, self._may_keep_alive, self._next
+        )
+        self._enqueue(exchange)
+
+    # Answers, in the order of the requests
+
+    def _enqueue(self, item: Exchange | Refusal) -> None:
+        if self._active is not None:
+            self._waiting.append(item)
+            self.flow.pause_reading()
+        elif isinstance(item, Refusal):
+            self._write(item)
+        else:
+            self._answer(item)
+
+    def _answer(self, exchange: Exchange) -> None:
+        self._active = exchange
+        self._disarm()
+        self._start_asgi_task(exchange, self.app)
+
+    def _may_keep_alive(self) -> bool:
+        """Draining ends a connection with the answer to the last request that reached us."""
+        return not self._state.is_draining or bool(self._waiting) or self._is_receiving
+
+    def _next(self) -> None:
+        """The active exchange is over: close, go on with a pipelined request, or wait."""
+        assert self._active is not None
+        keep_alive = self._active.keep_alive
+        self._active = None
+        self._state.total_requests += 1
+        if self._is_over or self.transport.is_closing():
+            return
+        if not keep_alive:
+            self._close()
+            return
+        while self._waiting and not self._is_over:
+            item = self._waiting.popleft()
+            if not isinstance(item, Refusal):
+                self._answer(item)
+                return
+            self._write(item)
+        if not self._is_over:
+            self.flow.resume_reading()
+            self._watch()
+
+    def _refuse(self, answer: Refusal) -> None:
+        """The last answer of this connection; nothing that arrives after it is read."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            self._is_receiving = False
+            self._enqueue(answer)
+
+    def _skip_body(self, answer: Refusal) -> None:
+        self._skips_body = True
+        self._chunks = []
+        if answer.closes:
+            self._refuse(answer)
+        else:
+            self._enqueue(answer)
+
+    def _write(self, answer: Refusal) -> None:
+        self.transport.write(answer.head + b"\r\n" + answer.body)
+        if answer.closes:
+            # Closing with unread bytes in the socket resets the connection, and the reset
+            # overtakes the answer. So only our half closes, and the client has a moment.
+            self._is_deaf = self._is_over = True
+            self.flow.resume_reading()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._arm(LINGER_S, self.transport.abort)
+
+    def _close(self) -> None:
+        self._is_deaf = self._is_over = True
+        self.transport.close()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        if self._unsent_bytes:
+            self._arm(self._limits.body_s, self._give_up)
+
+    # Deadlines
+
+    def _watch(self) -> None:
+        """Guard whatever the client does next; called whenever it has done something."""
+        if self._is_deaf:
+            return
+        if self._is_receiving and not self.flow.read_paused:
+            overhead = self._message_bytes - self._body_bytes
+            if overhead > MAX_HEAD_BYTES + MAX_OVERHEAD * self._body_bytes:
+                self._refuse(refusal(BadRequest("Invalid HTTP message.")))
+            elif self._has_head:
+                self._arm(self._limits.body_s, self._time_out)
+            elif self._deadline is None:
+                self._arm(self._limits.head_s, self._time_out)
+        elif self._active is not None:
+            self._disarm()
+        elif self._deadline is None:
+            self._arm(self._idle_s(self._limits.keep_alive_s), self._give_up)
+
+    def _idle_s(self, otherwise_s: float) -> float:
+        return self._limits.drain_grace_s if self._state.is_draining else otherwise_s
+
+    def _arm(self, seconds: float, action: Callable[[], None]) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, action)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _time_out(self) -> None:
+        self._deadline = None
+        self._refuse(refusal(RequestTimeout("The request did not arrive in time.")))
+
+    def _give_up(self) -> None:
+        """An idle client: nothing to answer. One that has stopped reading is cut off."""
+        self._deadline = None
+        unsent_before = self._unsent_bytes
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        if not self._unsent_bytes:
+            self._close()
+        elif unsent_before and self._unsent_bytes >= unsent_before:
+            self.transport.abort()
+        else:
+            self._arm(self._limits.body_s, self._give_up)
+
+    def _start_message(self) -> None:
+        self._spelled = []
+        self._chunks = []
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._message_bytes = 0
+        self._announced_bytes = 0
+        self._unsent_bytes = 0
+        self._has_head = False
+        self._skips_body = False
+
+
+def _new_parser(protocol: HttpProtocol) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(protocol)
+    # TorchServe: the client's own Connection header and HTTP version are ignored
+    parser.set_dangerous_leniencies(lenient_keep_alive=True)
+    return parser

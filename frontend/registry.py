@@ -1,0 +1,275 @@
+"""The models being served: name to versions, and which version is the default."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchkeep.frontend.errors import (
+    BadRequest,
+    ConflictStatus,
+    DefaultVersionNotFound,
+    InvalidModel,
+    InvalidModelVersion,
+    ModelNotFound,
+    ModelVersionNotFound,
+)
+from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.modelstore.errors import ModelStoreError
+from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
+
+log = logging.getLogger(__name__)
+
+# TorchServe: these values of a query mean "not given", all others are taken as they are.
+UNSET_BATCH_SIZE = -1
+UNSET_BATCH_DELAY = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a register call or the configuration asks for; None means: not given."""
+
+    url: str
+    model_name: str | None = None
+    handler: str | None = None
+    runtime: str | None = None
+    batch_size: int | None = None
+    max_batch_delay: int | None = None
+    initial_workers: int | None = None
+    response_timeout: int | None = None
+    startup_timeout: int | None = None
+    loaded_at_startup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What the configuration says about models that say nothing themselves."""
+
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 120
+    job_queue_size: int = 100
+    workers_at_register: int = 0
+    workers_at_startup: int = 1
+    handler: str | None = None
+    envelope: str = ""
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+
+class ModelRegistry:
+    """Opens archives into served models, and finds them again by name and version."""
+
+    def __init__(self, store: ModelStore, ground: WorkerGround, defaults: ModelDefaults) -> None:
+        self._store = store
+        self._ground = ground
+        self._defaults = defaults
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._default: dict[str, str] = {}
+        self._startup_names: set[str] = set()
+
+    def get(self, name: str, version: str | None = None) -> ServedModel:
+        """A version of a model, or its default one.
+
+        Raises ModelNotFound, ModelVersionNotFound.
+        """
+        versions = self._models.get(name)
+        if versions is None:
+            raise ModelNotFound(name)
+        served = versions.get(self._default[name] if version is None else version)
+        if served is None:
+            raise ModelVersionNotFound(name, version or "")
+        return served
+
+    def default(self, name: str) -> ServedModel:
+        return self.get(name)
+
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """Every version of a model; raises ModelNotFound."""
+        if name not in self._models:
+            raise ModelNotFound(name)
+        return list(self._models[name].values())
+
+    def all(self) -> list[ServedModel]:
+        return [served for versions in self._models.values() for served in versions.values()]
+
+    def is_healthy(self) -> bool:
+        """TorchServe's ping rule: the default versions have as many healthy workers as asked."""
+        defaults = (self.get(name) for name in self._models)
+        return all(served.healthy_workers >= served.spec.min_workers for served in defaults)
+
+    def set_default(self, name: str, version: str) -> None:
+        if name not in self._models:
+            raise ModelNotFound(name)
+        if version not in self._models[name]:
+            raise DefaultVersionNotFound(name, version)
+        self._default[name] = version
+
+    async def register(self, registration: Registration) -> ServedModel:
+        """Open the archive and add the model; the caller starts `spec.min_workers` workers.
+
+        Raises a ModelStoreError, InvalidModel, BadRequest or ConflictStatus; then nothing
+        of the archive is left.
+        """
+        runtime = registration.runtime
+        if runtime is not None and runtime not in RUNTIMES:
+            raise BadRequest(f"Invalid RuntimeType value: {runtime}")
+        model_dir = await self._store.open(registration.url)
+        try:
+            spec = self._spec(registration, model_dir)
+            versions = self._models.setdefault(spec.name, {})
+            if spec.version in versions:
+                raise ConflictStatus(
+                    f"Model version {spec.version} is already registered for model {spec.name}"
+                )
+        except BaseException:
+            model_dir.forget()
+            self._models = {name: v for name, v in self._models.items() if v}
+            raise
+        for warning in model_dir.config.warnings:
+            log.warning("model %s: %s", spec.name, warning)
+        served = ServedModel(spec, model_dir, self._ground)
+        versions[spec.version] = served
+        self._default.setdefault(spec.name, spec.version)
+        if registration.loaded_at_startup:
+            self._startup_names.add(spec.name)
+        log.debug("Model %s loaded.", spec.name)
+        return served
+
+    async def unregister(self, name: str, version: str | None = None) -> None:
+        """Answer the model's clients, end its workers, remove its files.
+
+        Raises ModelNotFound, ModelVersionNotFound, InvalidModelVersion.
+        """
+        served = self.get(name, version)
+        versions = self._models[name]
+        if served.spec.version == self._default[name]:
+            if len(versions) > 1:
+                raise InvalidModelVersion(f"Cannot remove default version for model {name}")
+            del self._default[name]
+        del versions[served.spec.version]
+        if not versions:
+            del self._models[name]
+            self._startup_names.discard(name)
+        await served.close()
+        served.model_dir.forget()
+        log.debug("Model %s unregistered.", name)
+
+    async def load_at_startup(self, name: str | None, url: str) -> ServedModel | None:
+        """Register a model and begin to start its workers; a failure is logged, not raised."""
+        try:
+            served = await self.register(
+                Registration(
+                    url=url,
+                    model_name=name,
+                    initial_workers=self._defaults.workers_at_startup,
+                    loaded_at_startup=True,
+                )
+            )
+        except (ModelStoreError, InvalidModel, ConflictStatus, BadRequest) as error:
+            # TorchServe starts without the model, and so do we.
+            log.warning("Failed to load model: %s: %s", url, error)
+            return None
+        served.begin_scale(served.spec.min_workers, served.spec.max_workers)
+        return served
+
+    async def close(self) -> None:
+        """Unregister everything; what is still in flight has had its time in the drain."""
+        models, self._models, self._default = self.all(), {}, {}
+        for served in models:
+            await served.close(grace_s=0)
+
+    def _spec(self, asked: Registration, model_dir: ModelDir) -> ModelSpec:
+        manifest, config, defaults = model_dir.manifest, model_dir.config, self._defaults
+        name = asked.model_name or manifest.model_name
+        if not name and asked.loaded_at_startup:
+            name = default_model_name(asked.url)
+        if not name:
+            raise InvalidModel("Model name is not defined.")
+        version = manifest.model_version
+        configured = defaults.models.get(name, {}).get(version, {})
+        # TorchServe: with a config file in the archive, the timeouts of the API and of the
+        # configuration are ignored.
+        if manifest.config_file is not None and config.response_timeout_s is not None:
+            response_timeout_s = config.response_timeout_s
+        else:
+            response_timeout_s = (
+                _positive(configured.get("responseTimeout"))
+                or _given(asked.response_timeout)
+                or defaults.response_timeout_s
+            )
+        if manifest.config_file is not None and config.startup_timeout_s is not None:
+            startup_timeout_s = config.startup_timeout_s
+        else:
+            startup_timeout_s = (
+                _positive(configured.get("startupTimeout"))
+                or _given(asked.startup_timeout)
+                or defaults.startup_timeout_s
+            )
+        min_workers, max_workers = self._workers(asked, model_dir, configured)
+        batch_size = asked.batch_size
+        if batch_size is None or batch_size == UNSET_BATCH_SIZE:
+            batch_size = config.batch_size or _positive(configured.get("batchSize")) or 1
+        delay_ms = asked.max_batch_delay
+        if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
+            delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
+            delay_ms = delay_ms or 100
+        return ModelSpec(
+            name=name,
+            version=version,
+            url=asked.url,
+            handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
+            runtime=asked.runtime or manifest.runtime,
+            envelope=defaults.envelope,
+            batch_size=batch_size,
+            max_batch_delay_ms=delay_ms,
+            min_workers=min_workers,
+            max_workers=max_workers,
+            response_timeout_s=response_timeout_s,
+            startup_timeout_s=startup_timeout_s,
+            job_queue_size=config.job_queue_size or defaults.job_queue_size,
+            max_retry_timeout_s=config.max_retry_timeout_s,
+            client_timeout_ms=config.client_timeout_ms,
+            loaded_at_startup=asked.loaded_at_startup or name in self._startup_names,
+            parallel_type=config.parallel_type,
+            parallel_level=config.parallel_level if config.parallel_type else 0,
+            device_ids=None,  # TorchServe: ignored where there is no GPU
+            continuous_batching=config.continuous_batching,
+            use_job_ticket=config.use_job_ticket,
+            use_venv=config.use_venv,
+            stateful=config.sequence_batching,
+            sequence_max_idle_ms=config.sequence_max_idle_ms,
+            sequence_timeout_ms=config.sequence_timeout_ms,
+            max_num_sequence=config.max_num_sequence if config.sequence_batching else 0,
+            max_sequence_job_queue_size=(
+                config.max_sequence_job_queue_size if config.sequence_batching else 0
+            ),
+        )
+
+    def _workers(
+        self, asked: Registration, model_dir: ModelDir, configured: Mapping[str, Any]
+    ) -> tuple[int, int]:
+        config = model_dir.config
+        if config.max_workers >= config.min_workers > 0:
+            return config.min_workers, config.max_workers
+        if asked.loaded_at_startup:
+            low = _positive(configured.get("minWorkers"))
+            high = _positive(configured.get("maxWorkers"))
+            if low and high:
+                return low, max(low, high)
+        initial = asked.initial_workers
+        if initial is None:
+            initial = self._defaults.workers_at_register
+        return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _positive(value: Any) -> int:
+    """A number of the `models` JSON; TorchServe ignores those that are not above zero."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _given(value: int | None) -> int:
+    """A timeout of the API; -1 means: not given."""
+    return 0 if value is None or value == -1 else value

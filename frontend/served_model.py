@@ -1,0 +1,191 @@
+"""One version of a model, being served: its queue and its workers."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torchkeep.frontend.errors import ServiceUnavailable
+from torchkeep.frontend.jobs import Job, JobQueue
+from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.worker_process import WorkerProcess, WorkerSettings
+from torchkeep.frontend.zygote_client import ZygoteClient
+from torchkeep.modelstore.store import ModelDir
+from torchkeep.runtime.messages import Load, RequestInput
+
+UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What was asked for at registration; scaling replaces it. Times carry their unit."""
+
+    name: str
+    version: str
+    url: str
+    handler: str
+    runtime: str = "python"
+    envelope: str = ""
+    batch_size: int = 1
+    max_batch_delay_ms: int = 100
+    min_workers: int = 0
+    max_workers: int = 0
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 120
+    job_queue_size: int = 100
+    max_retry_timeout_s: int = 300
+    client_timeout_ms: int = 0
+    loaded_at_startup: bool = False
+    device_type: str = "cpu"
+    # What follows is only described so far.
+    parallel_type: str = ""
+    parallel_level: int = 0
+    device_ids: list[int] | None = None
+    continuous_batching: bool = False
+    use_job_ticket: bool = False
+    use_venv: bool = False
+    stateful: bool = False
+    sequence_max_idle_ms: int = 0
+    sequence_timeout_ms: int = 0
+    max_num_sequence: int = 0
+    max_sequence_job_queue_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGround:
+    """What all workers of the server have in common."""
+
+    zygote: ZygoteClient
+    metrics: Metrics
+    worker_ids: Iterator[int]  # TorchServe: port numbers that only grow
+    environment: Callable[[], dict[str, str]]
+    limit_max_image_pixels: bool
+    decode_input_request: bool
+    max_response_bytes: int
+
+
+class ServedModel:
+    """Accepts requests for one model version and owns the workers that answer them."""
+
+    def __init__(self, spec: ModelSpec, model_dir: ModelDir, ground: WorkerGround) -> None:
+        self.spec = spec
+        self.model_dir = model_dir
+        self.workers: list[WorkerProcess] = []
+        self.queue = JobQueue(spec.job_queue_size)
+        self._ground = ground
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """True when as many workers as asked for have loaded the model."""
+        return sum(worker.is_ready for worker in self.workers) >= self.spec.min_workers
+
+    @property
+    def healthy_workers(self) -> int:
+        return sum(worker.is_healthy for worker in self.workers)
+
+    def submit(self, request_input: RequestInput, version: str | None = None) -> Job:
+        """Queue a request; `version` is what the client asked for, None for the default.
+
+        Raises ServiceUnavailable when there is no worker, or the queue is full.
+        """
+        if not self.workers or self.queue.is_full:
+            raise self._unavailable(version)
+        job = Job(request_input, version or "default")
+        self.queue.put(job)
+        return job
+
+    def begin_scale(self, min_workers: int, max_workers: int) -> list[WorkerProcess]:
+        """Start or let go of workers; returns those that were started.
+
+        TorchServe: below the minimum it starts workers, above the maximum it lets the
+        newest go, in between it changes nothing.
+        """
+        self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)
+        started = [self._start_worker() for _ in range(min_workers - len(self.workers))]
+        leaving = self.workers[max(max_workers, 0) :]
+        self.workers = self.workers[: max(max_workers, 0)]
+        for worker in leaving:
+            worker.begin_stop()
+            self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
+        if not self.workers:
+            self._refuse_queued()
+        return started
+
+    async def scale(self, min_workers: int, max_workers: int) -> int:
+        """Scale, and wait until the new workers have loaded or the first one failed.
+
+        Returns 200, or the status of the first failure (500; 507 for lack of memory).
+        """
+        started = self.begin_scale(min_workers, max_workers)
+        outcomes = {worker.first_outcome for worker in started}
+        while outcomes:
+            done, outcomes = await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
+            for outcome in done:
+                if outcome.result() != 200:
+                    return outcome.result()
+        return 200
+
+    async def close(self, grace_s: float = UNREGISTER_GRACE_S) -> None:
+        """Answer everybody, end the workers and remove the unpacked archive."""
+        workers, self.workers = self.workers, []
+        self._refuse_queued()
+        for worker in workers:
+            self._keep(worker.stop(grace_s, self._unavailable))
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+        await asyncio.to_thread(self.model_dir.close)
+
+    def _start_worker(self) -> WorkerProcess:
+        spec, ground = self.spec, self._ground
+        load = Load(
+            model_name=spec.name,
+            model_version=spec.version,
+            model_dir=str(self.model_dir.path),
+            handler=spec.handler,
+            envelope=spec.envelope,
+            batch_size=max(1, spec.batch_size),
+            limit_max_image_pixels=ground.limit_max_image_pixels,
+            decode_input_request=ground.decode_input_request,
+            environment=ground.environment(),
+        )
+        settings = WorkerSettings(
+            load=load,
+            max_batch_delay_s=spec.max_batch_delay_ms / 1000,
+            response_timeout_s=spec.response_timeout_s,
+            startup_timeout_s=spec.startup_timeout_s,
+            max_retry_timeout_s=spec.max_retry_timeout_s,
+            max_response_bytes=ground.max_response_bytes,
+        )
+        worker_id = str(next(ground.worker_ids))
+        worker = WorkerProcess(worker_id, settings, self.queue, ground.zygote, ground.metrics)
+        worker.start()
+        self.workers.append(worker)
+        return worker
+
+    def _keep(self, leaving: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(leaving)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _refuse_queued(self) -> None:
+        # TorchServe leaves these clients without an answer for ever.
+        for job in self.queue.drain():
+            job.fail(self._unavailable(None if job.version == "default" else job.version))
+
+    def _unavailable(self, version: str | None = None) -> ServiceUnavailable:
+        # TorchServe: with a version, a stray quote follows it.
+        model = (
+            f'"{self.spec.name}"' if version is None else f'"{self.spec.name}" Version {version}"'
+        )
+        return ServiceUnavailable(
+            f"Model {model} has no worker to serve inference request. Please use scale workers"
+            " API to add workers. If this is a sequence inference, please check if it is closed,"
+            " or expired; or exceeds maxSequenceJobQueueSize"
+        )
+
+
+def worker_ids(first: int) -> Iterator[int]:
+    """The numbers that name workers: they start at `initial_worker_port` and never repeat."""
+    return itertools.count(first)

@@ -1,0 +1,351 @@
+"""A worker process, seen from the frontend: fork, load, serve batches, restart.
+
+One task runs each worker. It pulls batches from the queue of its model version, so there is
+no dispatcher; a dead, late or garbled worker fails exactly the batch it had in flight.
+"""
+
+import asyncio
+import enum
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
+from torchkeep.frontend.jobs import Job, JobQueue
+from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.worker_connection import WorkerConnection, WorkerDied
+from torchkeep.frontend.worker_output import WorkerOutput
+from torchkeep.frontend.zygote_client import ChildProcess, ZygoteClient, ZygoteError
+from torchkeep.runtime.messages import Load, Loaded, Message, Predict, Predictions
+
+log = logging.getLogger(__name__)
+
+# TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
+BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
+EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
+STATUS_REPORT_S = 0.2  # for an exit status to arrive after the connection ended
+
+
+class WorkerState(enum.Enum):
+    """TorchServe's five."""
+
+    STARTED = "WORKER_STARTED"
+    MODEL_LOADED = "WORKER_MODEL_LOADED"
+    STOPPED = "WORKER_STOPPED"
+    ERROR = "WORKER_ERROR"
+    SCALED_DOWN = "WORKER_SCALED_DOWN"
+
+
+TRANSITIONS = {
+    WorkerState.STARTED: {WorkerState.MODEL_LOADED, WorkerState.STOPPED, WorkerState.ERROR},
+    WorkerState.MODEL_LOADED: {WorkerState.STOPPED},
+    WorkerState.STOPPED: {WorkerState.STARTED},
+    WorkerState.ERROR: {WorkerState.STOPPED},
+    WorkerState.SCALED_DOWN: set(),  # and from every state into this one
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs to know of its model version; fixed for its life."""
+
+    load: Load
+    max_batch_delay_s: float
+    response_timeout_s: float
+    startup_timeout_s: float
+    max_retry_timeout_s: float
+    max_response_bytes: int
+
+
+class WorkerProcess:
+    """The handle of one worker: its owner awaits `run()` and ends it with `scale_down()`."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        settings: WorkerSettings,
+        queue: JobQueue,
+        zygote: ZygoteClient,
+        metrics: Metrics,
+    ) -> None:
+        self.worker_id = worker_id
+        self.name = f"W-{worker_id}-{settings.load.model_name}_{settings.load.model_version}"
+        self.pid = -1
+        self.state = WorkerState.STARTED
+        self.started_at = time.time()
+        self.load_s: float | None = None
+        self.last_error = ""
+        self.failed_status = 500
+        # Resolves once: 200 when first loaded, or the status of the first failure.
+        self.first_outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._settings = settings
+        self._queue = queue
+        self._zygote = zygote
+        self._metrics = metrics
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._batch: list[Job] = []
+        self._is_idle = False
+        self._interrupted = False
+        self._failing_since: float | None = None
+        self._failures = 0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is WorkerState.MODEL_LOADED
+
+    @property
+    def is_healthy(self) -> bool:
+        """False once the retry window that opened with the first failure is over."""
+        if self._failing_since is None:
+            return True
+        return monotonic() - self._failing_since < self._settings.max_retry_timeout_s
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in (WorkerState.STARTED, WorkerState.MODEL_LOADED)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of the process; 0 where there is none."""
+        try:
+            with open(f"/proc/{self.pid}/statm", encoding="ascii") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.run(), name=self.name)
+
+    async def run(self) -> None:
+        """Start and serve until scaled down or beyond the retry window."""
+        try:
+            while not self._stopping:
+                await self._live_once()
+                if self._stopping or not await self._wait_for_retry():
+                    break
+                self._enter(WorkerState.STARTED)
+        finally:
+            if not self.first_outcome.done():
+                self.first_outcome.set_result(self.failed_status)
+
+    def begin_stop(self) -> None:
+        """Take no further batch; the one in flight goes on."""
+        self._stopping = True
+        self.state = WorkerState.SCALED_DOWN
+        self._interrupt()
+
+    async def stop(self, grace_s: float, refusal: Callable[[], ServiceUnavailable]) -> None:
+        """End the worker: its batch has `grace_s` seconds, then it is answered `refusal()`."""
+        self.begin_stop()
+        if self._task is None:
+            return
+        if not self._batch:
+            grace_s = 0  # idle, loading or waiting for a retry
+        await asyncio.wait([self._task], timeout=grace_s)
+        for job in self._batch:
+            job.fail(refusal())
+        if not self._task.done():
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _live_once(self) -> None:
+        """One process from fork to end. Whatever happens, nothing of it is left."""
+        connection = WorkerConnection(
+            self.worker_id, self._settings.max_response_bytes, on_lost=self._interrupt
+        )
+        child: ChildProcess | None = None
+        outputs: list[WorkerOutput] = []
+        status = 500
+        try:
+            child = await self._fork(connection, outputs)
+            self.pid = child.pid
+            await self._load(connection)
+            await self._serve(connection)
+        except (WorkerDied, ZygoteError, TimeoutError, OSError) as error:
+            if self._stopping and isinstance(error, WorkerDied):
+                return
+            status = await self._status_of_failure(child)
+            self._describe_failure(error, child)
+            self._fail_batch(WorkerFailed(status, "Worker died."))
+            if self.state is WorkerState.MODEL_LOADED or self.state is WorkerState.STARTED:
+                self._enter(WorkerState.STOPPED)
+        finally:
+            self.failed_status = status
+            self._fail_batch(WorkerFailed(500, "Worker died."))
+            connection.close()
+            if child is not None:
+                await asyncio.shield(self._bury(child, outputs))
+            else:
+                for output in outputs:
+                    output.close()
+
+    async def _fork(
+        self, connection: WorkerConnection, outputs: list[WorkerOutput]
+    ) -> ChildProcess:
+        load = self._settings.load
+        stage = await self._zygote.stage_for(load.handler, load.model_dir)
+        theirs = await connection.open()
+        with theirs:
+            pipes = [os.pipe(), os.pipe()]
+            try:
+                descriptors = [theirs.fileno(), pipes[0][1], pipes[1][1]]
+                child = await self._zygote.fork(stage, self.worker_id, descriptors)
+            except BaseException:
+                for read_end, _ in pipes:
+                    os.close(read_end)
+                raise
+            finally:
+                for _, write_end in pipes:
+                    os.close(write_end)
+        outputs.append(WorkerOutput(pipes[0][0], logging.INFO, f"{self.name}-stdout"))
+        outputs.append(WorkerOutput(pipes[1][0], logging.WARNING, f"{self.name}-stderr"))
+        return child
+
+    async def _load(self, connection: WorkerConnection) -> None:
+        self.started_at = time.time()
+        started = monotonic()
+        async with asyncio.timeout(self._settings.startup_timeout_s):
+            reply = await connection.exchange(self._settings.load)
+        if not isinstance(reply, Loaded):
+            raise WorkerDied("it answered a load with something else")
+        if reply.status != 200:
+            self.last_error = reply.message
+            self.failed_status = 507 if reply.status == 507 else 500
+            self._enter(WorkerState.ERROR)
+            raise LoadRefused(reply.message, self.failed_status)
+        self.load_s = monotonic() - started
+        self._failing_since = None
+        self._failures = 0
+        self._enter(WorkerState.MODEL_LOADED)
+        self._metrics.worker_loaded(self.name, self.load_s)
+        log.info("worker %s ready in %.2f s (pid %d)", self.name, self.load_s, self.pid)
+        if not self.first_outcome.done():
+            self.first_outcome.set_result(200)
+
+    async def _serve(self, connection: WorkerConnection) -> None:
+        load = self._settings.load
+        while not self._stopping:
+            self._batch = await self._next_batch()
+            if not self._batch:
+                continue
+            now = monotonic()
+            for job in self._batch:
+                self._metrics.queue_latency(load.model_name, job.version, now - job.accepted_at)
+            try:
+                async with asyncio.timeout(self._settings.response_timeout_s):
+                    reply = await connection.exchange(Predict([job.request for job in self._batch]))
+            except TimeoutError:
+                log.warning("%s: Backend worker did not respond in given time", self.name)
+                raise
+            self._deliver(reply)
+
+    async def _next_batch(self) -> list[Job]:
+        """A batch, or nothing when this worker is to stop. Raises WorkerDied if it ends idle."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._is_idle = True
+        try:
+            return await self._queue.next_batch(
+                self._settings.load.batch_size, self._settings.max_batch_delay_s
+            )
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                raise
+            self._interrupted = False
+            task.uncancel()
+            if self._stopping:
+                return []
+            raise WorkerDied("it ended while it was idle") from None
+        finally:
+            self._is_idle = False
+
+    def _interrupt(self) -> None:
+        """Wake the worker's task from its wait for a batch; a batch in flight is left alone."""
+        if self._is_idle and not self._interrupted and self._task is not None:
+            self._interrupted = True
+            self._task.cancel()
+
+    def _deliver(self, reply: Message) -> None:
+        batch = self._batch
+        if not isinstance(reply, Predictions):
+            raise WorkerDied("it answered a batch with something else")
+        self._metrics.worker_metrics(reply.metrics)
+        if reply.status != 200:
+            self._fail_batch(WorkerFailed(reply.status, reply.message))
+            return
+        # The worker must answer the requests it was given, in their order, and no others.
+        if [item.request_id for item in reply.items] != [j.request.request_id for j in batch]:
+            raise WorkerDied("it answered requests that it was not given")
+        self._batch = []
+        for job, prediction in zip(batch, reply.items, strict=True):
+            job.answer(prediction)
+
+    def _fail_batch(self, error: WorkerFailed) -> None:
+        batch, self._batch = self._batch, []
+        for job in batch:
+            job.fail(error)
+
+    async def _status_of_failure(self, child: ChildProcess | None) -> int:
+        """507 for a process that was killed for its memory (or by anyone's SIGKILL)."""
+        if self.state is WorkerState.ERROR:
+            return self.failed_status
+        if child is not None:
+            await asyncio.wait([child.exited], timeout=STATUS_REPORT_S)
+            # TorchServe: exit code 137, which is also what SIGKILL from outside looks like.
+            if child.exited.done() and child.exited.result() in (137, -9):
+                return 507
+        return 500
+
+    def _describe_failure(self, error: Exception, child: ChildProcess | None) -> None:
+        if isinstance(error, TimeoutError):
+            self.last_error = "Backend worker did not respond in given time"
+        elif not isinstance(error, LoadRefused):
+            self.last_error = str(error)
+            if child is not None and child.exited.done():
+                self.last_error = f"the worker process ended with status {child.exited.result()}"
+        log.warning("%s: %s", self.name, self.last_error)
+
+    async def _bury(self, child: ChildProcess, outputs: list[WorkerOutput]) -> None:
+        graceful = self._stopping or child.exited.done()
+        if graceful:
+            await asyncio.wait([child.exited], timeout=EXIT_GRACE_S)
+        child.kill()
+        await child.exited
+        for output in outputs:
+            output.close()
+
+    async def _wait_for_retry(self) -> bool:
+        """Sleep through the back-off; False when the retry window is over."""
+        if self.state is WorkerState.ERROR:
+            self._enter(WorkerState.STOPPED)
+        if not self.first_outcome.done():
+            self.first_outcome.set_result(self.failed_status)
+        if self._failing_since is None:
+            self._failing_since = monotonic()
+        if not self.is_healthy:
+            log.warning("%s: no further retry, the retry window is over", self.name)
+            return False
+        delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+        log.warning("Retry worker: %s in %d seconds.", self.worker_id, delay_s)
+        await asyncio.sleep(delay_s)
+        return True
+
+    def _enter(self, state: WorkerState) -> None:
+        if self.state is WorkerState.SCALED_DOWN:
+            return
+        assert state in TRANSITIONS[self.state], (self.state, state)
+        log.debug("%s State change %s -> %s", self.name, self.state.value, state.value)
+        self.state = state
+
+
+class LoadRefused(WorkerDied):
+    """The worker lives, but its handler could not be loaded."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,1 @@
+"""Archives at rest: open, check, unpack, write."""

@@ -1,0 +1,50 @@
+"""What can go wrong with archives at rest. Each text is the one the management API answers."""
+
+
+class ModelStoreError(Exception):
+    """The root of every error raised on purpose here; `str(error)` may be shown to a client."""
+
+
+class ArchiveNotFound(ModelStoreError):
+    """Nothing to open under this url: empty, relative, missing, or no store to look in."""
+
+    @classmethod
+    def at(cls, url: str) -> "ArchiveNotFound":
+        """The usual text; the others are said where they are raised."""
+        return cls(f"Model not found at: {url}")
+
+
+class UrlNotAllowed(ModelStoreError):
+    """The url, or one it redirects to, matches no entry of `allowed_urls`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"Given URL {url} does not match any allowed URL(s)")
+
+
+class DownloadFailed(ModelStoreError):
+    """The url is allowed but could not be fetched; the reason is the cause, for the log only."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"Failed to download archive from: {url}")
+
+
+class FileAlreadyExists(ModelStoreError):
+    """A download would replace a file of the model store."""
+
+    def __init__(self, file_name: str) -> None:
+        super().__init__(f"Model file already exists {file_name}")
+
+
+class InvalidArchive(ModelStoreError):
+    """The archive can be read, but we will not or cannot use what it holds."""
+
+
+class UnreadableArchive(ModelStoreError):
+    """The archive is damaged, or could not be written to disk; the reason is the cause."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"Failed to save model: {url}")
+
+
+class ArchiverError(ModelStoreError):
+    """The archiver cannot write the archive that was asked for."""

@@ -1,0 +1,23 @@
+"""Torchkeep in ten minutes: a folder is a process.
+
+runtime/     the ground both processes stand on: configuration, messages, the sealed wire.
+             Imports nothing else of ours, except `runtime/__main__.py`, the roof, which
+             parses the command line, composes everything and serves until SIGTERM.
+frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports torch.
+backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
+             `backend/ts-compat` is a path root that holds the `ts` package handlers import.
+modelstore/  archives at rest: open, check, unpack, write. Stands alone.
+
+        runtime/__main__ (roof: parse, compose, run)
+          |            |              |
+     frontend/ ---> modelstore/    asks the zygote (`python -P -m torchkeep.backend`) for workers
+          |                             |
+          +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
+
+Life of a request: uvicorn -> `frontend/app.py` -> `parsing.read_input` -> `registry.get` ->
+`ServedModel.submit` -> `JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py`
+seals it -> `backend/worker.py` opens it -> `backend/service.py` calls the handler -> back.
+
+Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register` ->
+`ServedModel.scale` -> `WorkerProcess` -> `ZygoteClient.fork` -> `Load` -> `Loaded` -> serving.
+"""

@@ -1,0 +1,272 @@
+"""The roof: composes everything, serves until SIGTERM, and leaves nothing behind.
+
+This is the only place that knows all folders, and the only one that reads the environment.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import monotonic
+
+import uvloop
+
+from torchkeep.frontend.app import (
+    ApiSettings,
+    inference_app,
+    management_app,
+    metrics_app,
+    shared_app,
+)
+from torchkeep.frontend.http_protocol import Limits
+from torchkeep.frontend.listener import Listener
+from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.responses import Cors
+from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
+from torchkeep.frontend.zygote_client import ZygoteClient
+from torchkeep.modelstore.store import ModelStore
+from torchkeep.runtime import start_stop
+from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.logs import configure_logging, start_step
+
+DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
+
+
+def torchserve(argv: list[str] | None = None) -> None:
+    """The console script with TorchServe's name, flags, messages and exit codes."""
+    sys.exit(start_stop.torchserve(argv, serve))
+
+
+def torchkeep(argv: list[str] | None = None) -> None:
+    """Our own console script."""
+    sys.exit(start_stop.torchkeep(argv, serve))
+
+
+def serve(flags: Flags) -> int:
+    """Run the server in this process until SIGTERM or SIGINT; returns the exit code."""
+    config = load_config(flags, os.environ, Path.cwd())
+    with configure_logging(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, os.environ))
+
+
+async def _serve(config: Config, environ: Mapping[str, str]) -> int:
+    _announce(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    status = 0
+    async with compose(config, environ) as server:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                listening = [tasks.create_task(_listen(one)) for one in server.listeners]
+                tasks.create_task(_report_ready(server, stop))
+                tasks.create_task(_drain_at(stop, server, listening))
+        except* OSError as failures:
+            # TorchServe: the words its users search for when a port is taken.
+            for failure in failures.exceptions:
+                start_step(str(failure))
+            status = 1
+    start_step("Torchserve stopped.")
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What `compose` built, ready to serve."""
+
+    listeners: list[Listener]
+    registry: ModelRegistry
+    loading: list[ServedModel]
+
+
+async def _drain_at(
+    stop: asyncio.Event, server: Server, listening: list[asyncio.Task[None]]
+) -> None:
+    """Stop accepting, on all ports at once; `_listen` returns when all are answered."""
+    await stop.wait()
+    for listener in server.listeners:
+        listener.begin_drain()
+    _, busy = await asyncio.wait(listening, timeout=DRAIN_S)
+    if busy:
+        # Whoever still waits gets a 503 while there is time left to send it.
+        await server.registry.close()
+
+
+@asynccontextmanager
+async def compose(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Server]:
+    """Build the server from the ground up; what was built is taken down in reverse."""
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        zygote = await stack.enter_async_context(ZygoteClient())
+        store = ModelStore(
+            config.model_store,
+            config.allowed_urls,
+            Path(environ.get("TEMP") or tempfile.gettempdir()),
+        )
+        await asyncio.to_thread(store.sweep)
+        ground = WorkerGround(
+            zygote=zygote,
+            metrics=metrics,
+            worker_ids=worker_ids(config.initial_worker_port),
+            environment=_worker_environment(config, environ),
+            limit_max_image_pixels=config.limit_max_image_pixels,
+            decode_input_request=config.decode_input_request,
+            max_response_bytes=config.max_response_size,
+        )
+        registry = ModelRegistry(store, ground, _model_defaults(config))
+        stack.push_async_callback(registry.close)
+        loading = []
+        for name, url in store.startup_urls(config.load_models):
+            if served := await registry.load_at_startup(name, url):
+                loading.append(served)
+        _observe(metrics, registry)
+        yield Server(_listeners(config, registry, metrics), registry, loading)
+
+
+def _listeners(config: Config, registry: ModelRegistry, metrics: Metrics) -> list[Listener]:
+    settings = ApiSettings(
+        is_model_api_enabled=config.enable_model_api,
+        cors=Cors(
+            config.cors_allowed_origin or "",
+            config.cors_allowed_methods or "",
+            config.cors_allowed_headers or "",
+        ),
+    )
+    limits = Limits(max_request_bytes=config.max_request_size)
+    shared = config.inference_address == config.management_address
+    if shared:
+        with_metrics = config.enable_metrics_api
+        apps = [(shared_app(registry, metrics, settings, with_metrics), config.inference_address)]
+    else:
+        apps = [
+            (inference_app(registry, metrics, settings), config.inference_address),
+            (management_app(registry, metrics, settings), config.management_address),
+        ]
+    if config.enable_metrics_api:
+        apps.append((metrics_app(metrics, settings), config.metrics_address))
+    for _, address in apps:
+        if address.is_tls:
+            raise ConfigError(f"{address}: https listeners are not served yet, use http")
+    return [Listener(app, address, limits) for app, address in apps]
+
+
+async def _listen(listener: Listener) -> None:
+    try:
+        await listener.serve()
+    except SystemExit:
+        # uvicorn logs why it could not bind and leaves; the roof has things to take down.
+        raise OSError(f"Failed to bind to address: {listener.address}") from None
+
+
+async def _report_ready(server: Server, stop: asyncio.Event) -> None:
+    """Say where we listen, then which models are there and how long each took."""
+    for listener in server.listeners:
+        await listener.wait_started()
+    labels = ("Inference", "Management", "Metrics")
+    if len(server.listeners) < 2:
+        labels = ("Inference and management", "", "")
+    for label, listener in zip(labels, server.listeners, strict=False):
+        start_step(f"{label} API bind to: {listener.address}")
+    start_step("Model server started.")
+    started = monotonic()
+    for served in server.loading:
+        outcomes = [worker.first_outcome for worker in served.workers]
+        if not outcomes:
+            continue
+        stopping = asyncio.ensure_future(stop.wait())
+        loaded = asyncio.ensure_future(asyncio.wait(outcomes))
+        await asyncio.wait({loaded, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        loaded.cancel()
+        if stop.is_set():
+            return
+        ready = [worker.load_s for worker in served.workers if worker.load_s is not None]
+        spec = served.spec
+        if ready:
+            start_step(
+                f"Model {spec.name} {spec.version}: {len(ready)} of {len(outcomes)} workers"
+                f" ready after {monotonic() - started:.1f} s, slowest load {max(ready):.2f} s"
+            )
+
+
+def _announce(config: Config) -> None:
+    start_step(f"Torchkeep {version('torchkeep')}, answering as TorchServe 0.12.0")
+    start_step(f"Configuration: {config.source or 'defaults'}")
+    start_step(f"Engine: {_engine()}")
+    start_step(f"Plan: {_plan(config)}")
+    for warning in config.warnings:
+        start_step(f"Warning: {warning}")
+    if config.no_effect:
+        start_step(f"No effect yet: {', '.join(config.no_effect)}")
+    start_step(f"Not served yet: {', '.join(config.not_served)}")
+
+
+def _engine() -> str:
+    # Distribution names are read instead of modules: the frontend never imports torch.
+    try:
+        return f"torch {version('torch')}"
+    except PackageNotFoundError:
+        return "no torch installed: only handlers that do without it will load"
+
+
+def _plan(config: Config) -> str:
+    return f"{_startup_workers(config)} worker(s) for each model that does not say itself"
+
+
+def _startup_workers(config: Config) -> int:
+    return config.default_workers_per_model or len(os.sched_getaffinity(0))
+
+
+def _model_defaults(config: Config) -> ModelDefaults:
+    return ModelDefaults(
+        response_timeout_s=config.default_response_timeout,
+        startup_timeout_s=config.default_startup_timeout,
+        job_queue_size=config.job_queue_size,
+        workers_at_register=config.default_workers_per_model or 0,
+        workers_at_startup=_startup_workers(config),
+        handler=config.default_service_handler,
+        envelope=config.service_envelope or "",
+        models=config.models,
+    )
+
+
+def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[[], dict[str, str]]:
+    """What every worker gets of our environment: TorchServe's block list is a regex of names."""
+    hidden = re.compile(config.blacklist_env_vars) if config.blacklist_env_vars else None
+    visible = {n: v for n, v in environ.items() if hidden is None or not hidden.fullmatch(n)}
+    visible["TS_DECODE_INPUT_REQUEST"] = str(config.decode_input_request).lower()
+    return lambda: dict(visible)
+
+
+def _observe(metrics: Metrics, registry: ModelRegistry) -> None:
+    """Gauges that are read at each scrape."""
+    labels = ("model_name", "model_version")
+
+    def each(
+        reading: Callable[[ServedModel], float],
+    ) -> Callable[[], list[tuple[tuple[str, ...], float]]]:
+        return lambda: [((s.spec.name, s.spec.version), reading(s)) for s in registry.all()]
+
+    metrics.observe("torchkeep_queue_length", "Count", labels, each(lambda s: len(s.queue)))
+    metrics.observe("torchkeep_workers", "Count", labels, each(lambda s: len(s.workers)))
+    metrics.observe(
+        "torchkeep_workers_ready",
+        "Count",
+        labels,
+        each(lambda s: sum(worker.is_ready for worker in s.workers)),
+    )
+
+
+if __name__ == "__main__":
+    torchserve()

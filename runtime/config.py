@@ -1,0 +1,264 @@
+"""The configuration of a server: every key of config.properties, and where values come from.
+
+The file is the first of TS_CONFIG_FILE, --ts-config, the latest snapshot, ./config.properties.
+A value is the first of the environment (only if the file says enable_envvars_config=true),
+the command line, the file, the default. The table below is the one list of keys.
+"""
+
+# ruff: noqa: RUF009  (key() returns a dataclass field: nothing is shared between instances)
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torchkeep.runtime.address import Address
+from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.config_keys import (
+    AT_LEAST_ONE,
+    BOOLEAN,
+    COUNT,
+    ITEMS,
+    MODELS,
+    NUMBER,
+    OIP,
+    PATH,
+    PORT,
+    REGEX,
+    REGEXES,
+    TEXT,
+    WORDS,
+    Key,
+    address,
+    key,
+)
+from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.properties import parse_properties, substitute
+
+
+def _local(port: int) -> Address:
+    return Address("http", "127.0.0.1", port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Names as in config.properties; None where a key is unset and has no default."""
+
+    inference_address: Address = key(address(80, 443), _local(8080))
+    management_address: Address = key(address(8081, 8444), _local(8081))
+    metrics_address: Address = key(address(8082, 8445), _local(8082))
+
+    model_store: Path | None = key(PATH, None)
+    load_models: list[str] = key(ITEMS, [])
+    models: Mapping[str, Mapping[str, Mapping[str, Any]]] = key(MODELS, {}, env=None)
+    default_workers_per_model: int | None = key(COUNT, None)
+    default_response_timeout: int = key(COUNT, 120)  # s, as the next two
+    default_startup_timeout: int = key(COUNT, 120)
+    unregister_model_timeout: int = key(COUNT, 120)
+    job_queue_size: int = key(AT_LEAST_ONE, 100)
+    max_request_size: int = key(COUNT, 6553500)  # bytes
+    max_response_size: int = key(COUNT, 6553500)  # bytes
+    limit_max_image_pixels: bool = key(BOOLEAN, True)
+    decode_input_request: bool = key(BOOLEAN, True)
+    default_service_handler: str | None = key(TEXT, None)
+    service_envelope: str | None = key(TEXT, None)
+    allowed_urls: list[str] = key(REGEXES, ["file://.*|http(s)?://.*"])
+    use_env_allowed_urls: bool = key(BOOLEAN, False, env=None)
+    blacklist_env_vars: str = key(REGEX, "")
+    enable_envvars_config: bool = key(BOOLEAN, False, env=None)
+    enable_metrics_api: bool = key(BOOLEAN, True)
+    metrics_config: Path | None = key(PATH, None, has_effect=False)
+    cors_allowed_origin: str | None = key(TEXT, None)
+    cors_allowed_methods: str | None = key(TEXT, None)
+    cors_allowed_headers: str | None = key(TEXT, None)
+    enable_model_api: bool = key(BOOLEAN, False)
+    disable_token_authorization: bool = key(BOOLEAN, False)
+    initial_worker_port: int = key(PORT, 9000)
+    model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
+
+    # Accepted, without effect so far (and some, like vmargs, for ever).
+    grpc_inference_address: str = key(WORDS, "127.0.0.1", has_effect=False)
+    grpc_inference_port: int = key(PORT, 7070, has_effect=False)
+    grpc_management_address: str = key(WORDS, "127.0.0.1", has_effect=False)
+    grpc_management_port: int = key(PORT, 7071, has_effect=False)
+    grpc_inference_max_connection_age_ms: int | None = key(COUNT, None, has_effect=False)
+    grpc_management_max_connection_age_ms: int | None = key(COUNT, None, has_effect=False)
+    grpc_inference_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
+    grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
+    enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
+    workflow_store: Path | None = key(PATH, None, has_effect=False)
+    model_snapshot: str | None = key(TEXT, None, env=None, has_effect=False)
+    number_of_gpu: int | None = key(COUNT, None, has_effect=False)
+    number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
+    netty_client_threads: int = key(COUNT, 0, has_effect=False)
+    install_py_dep_per_model: bool = key(BOOLEAN, False, has_effect=False)
+    metrics_mode: str = key(WORDS, "log", has_effect=False)
+    model_metrics_auto_detect: bool = key(BOOLEAN, False, has_effect=False)
+    disable_system_metrics: bool = key(BOOLEAN, False, has_effect=False)
+    metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None, has_effect=False)  # s
+    system_metrics_cmd: str = key(WORDS, "", env=None, has_effect=False)
+    keystore: Path | None = key(PATH, None, has_effect=False)
+    keystore_pass: str = key(WORDS, "changeit", has_effect=False, is_secret=True)
+    keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
+    private_key_file: Path | None = key(PATH, None, has_effect=False)
+    certificate_file: Path | None = key(PATH, None, has_effect=False)
+    async_logging: bool = key(BOOLEAN, False, has_effect=False)
+    prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
+    debug: bool = key(BOOLEAN, False, has_effect=False)
+    initial_distribution_port: int = key(PORT, 29500, has_effect=False)
+    cpp_log_config: Path | None = key(PATH, None, has_effect=False)
+    ipex_enable: bool = key(BOOLEAN, False, has_effect=False)
+    ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
+    cpu_launcher_enable: bool = key(BOOLEAN, False, has_effect=False)
+    cpu_launcher_args: str | None = key(TEXT, None, has_effect=False)
+    ts_open_inference_protocol: bool = key(OIP, False, has_effect=False, always_from_env=True)
+    token_expiration_min: float = key(
+        NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN", has_effect=False
+    )
+    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
+    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
+    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
+    use_native_io: bool = key(BOOLEAN, True, env=None, has_effect=False)
+    io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
+    vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
+    plugins_path: Path | None = key(PATH, None, env=None, has_effect=False)
+    python: str | None = key(TEXT, None, env=None, has_effect=False)
+
+    # About the configuration itself.
+    source: Path | None = None  # the file, for the start-up line
+    no_effect: list[str] = field(default_factory=list)  # what the user set in vain
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def not_served(self) -> list[str]:
+        """What a TorchServe of this configuration would serve and we do not yet."""
+        missing = ["gRPC", "workflows", "snapshots"]
+        return missing if self.disable_token_authorization else [*missing, "token authorization"]
+
+
+def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
+    """Raises `ConfigError` at the first value that cannot be used."""
+    source = _find_source(flags, environ, cwd)
+    in_file = _from_file(source, environ, cwd) if source else {}
+    given = in_file | _from_flags(flags)
+    settings = given | _from_environment(given, environ)
+    values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
+    in_vain = [name for name in values if not _KEYS[name].has_effect]
+    if flags.log_config:
+        in_vain.append("--log-config")
+    warnings = [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
+
+    home = values.get("model_server_home")
+    if home and not home.is_dir():
+        raise ConfigError(
+            f"Model server home not exist: {home} ({settings['model_server_home'].origin})"
+        )
+    mode = values.pop("metrics_mode", "log")
+    if is_unknown_mode := mode.lower() not in _METRICS_MODES:
+        warnings.append(
+            f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
+            f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
+        )
+    values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
+    if "workflow_store" not in values and "model_store" in given:
+        # TorchServe: TS_MODEL_STORE does not move the workflow store.
+        values["workflow_store"] = _read("workflow_store", given["model_store"], cwd)
+    return Config(source=source, no_effect=in_vain, warnings=warnings, **values)
+
+
+_KEYS: Mapping[str, Key] = {
+    one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata
+}
+_KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
+_METRICS_MODES = ("log", "prometheus", "legacy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    text: str
+    origin: str  # "config.properties, line 3", for messages
+
+
+def _find_source(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | None:
+    if named := environ.get("TS_CONFIG_FILE") or flags.ts_config:
+        return Path(named)
+    if not flags.no_config_snapshots:
+        snapshots = Path(environ.get("LOG_LOCATION") or "logs", "config")
+        names = [path.name for path in (cwd / snapshots).glob("[0-9]*-*.cfg")]
+        if names:
+            return snapshots / max(names, key=lambda name: name.partition("-")[0])
+    usual = Path("config.properties")
+    return usual if (cwd / usual).is_file() else None
+
+
+def _from_file(source: Path, environ: Mapping[str, str], cwd: Path) -> dict[str, _Setting]:
+    try:
+        content = (cwd / source).read_bytes()
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")  # Java's encoding of properties files
+        properties = parse_properties(text)
+    except OSError as error:
+        raise ConfigError(f"{source}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{source}, {error}") from error
+    settings = {}
+    for one in properties:
+        origin = f"{source}, line {one.line}"
+        try:
+            settings[one.key] = _Setting(substitute(one.value, environ), origin)
+        except ValueError as error:
+            raise ConfigError(f"{error} ({origin}: {one.key})") from error
+    return settings
+
+
+def _from_flags(flags: Flags) -> dict[str, _Setting]:
+    given = {
+        "model_store": ("--model-store", flags.model_store),
+        "workflow_store": ("--workflow-store", flags.workflow_store),
+        "load_models": ("--models", ",".join(flags.models)),
+        "cpp_log_config": ("--cpp-log-config", flags.cpp_log_config),
+        "plugins_path": ("--plugins-path", flags.plugins_path),
+        "disable_token_authorization": (
+            "--disable-token-auth",
+            "true" if flags.disable_token_auth else None,
+        ),
+        "enable_model_api": ("--enable-model-api", "true" if flags.enable_model_api else None),
+    }
+    return {name: _Setting(text, origin) for name, (origin, text) in given.items() if text}
+
+
+def _from_environment(
+    settings: Mapping[str, _Setting], environ: Mapping[str, str]
+) -> dict[str, _Setting]:
+    def is_on(name: str) -> bool:
+        return name in settings and bool(_read(name, settings[name], Path()))
+
+    found = {}
+    for name, one in _KEYS.items():
+        variable = f"TS_{name.removeprefix('ts_')}".upper() if one.env == "" else one.env
+        is_open = one.always_from_env or is_on("enable_envvars_config")
+        if name == "allowed_urls":  # TorchServe: this one has a second lock
+            is_open = is_open and is_on("use_env_allowed_urls")
+        if variable and is_open and variable in environ:
+            found[name] = _Setting(environ[variable], f"environment variable {variable}")
+    return found
+
+
+def _read(name: str, setting: _Setting, cwd: Path) -> Any:
+    parser = _KEYS[name].parser
+    try:
+        value = parser.read(setting.text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error} ({setting.origin}: {name} must be {parser.expected})"
+        ) from error
+    return cwd / value if isinstance(value, Path) else value
+
+
+def _unknown(name: str, setting: _Setting) -> str:
+    nearest = get_close_matches(name, _KEYS, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"{setting.origin}: unknown key {name}{hint}"

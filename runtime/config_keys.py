@@ -1,0 +1,160 @@
+"""What a key of config.properties is: how its text is read, from where, and with which effect.
+
+The parsers take the text as it stands (TorchServe trims nothing) and raise `ValueError`, in
+TorchServe's words where it has some; what was expected instead is the parser's `expected`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torchkeep.runtime.address import MAX_PORT, Address, parse_address
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_MAX_INT = 2**31 - 1  # Java's, so that a file which TorchServe refuses is refused here too
+
+
+@dataclass(frozen=True, slots=True)
+class Parser(Generic[T]):
+    expected: str
+    read: Callable[[str], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A column of the key table beside name and default, which the dataclass field holds."""
+
+    parser: Parser[Any]
+    env: str | None  # the variable's name; "" where it is the key in upper case after one TS_
+    has_effect: bool
+    always_from_env: bool
+
+
+def key(
+    parser: Parser[T],
+    default: D,
+    *,
+    env: str | None = "",
+    has_effect: bool = True,
+    always_from_env: bool = False,
+    is_secret: bool = False,
+) -> T | D:
+    """A field of `Config` that is a key of config.properties; `env=None`: never from there."""
+    metadata = {"key": Key(parser, env, has_effect, always_from_env)}
+    value: T | D = field(
+        default_factory=partial(copy, default), metadata=metadata, repr=not is_secret
+    )
+    return value
+
+
+def whole_number(minimum: int = 0, maximum: int = _MAX_INT) -> Parser[int]:
+    def read(text: str) -> int:
+        # Java takes a sign and digits; int() would also take blanks and underscores.
+        digits = re.fullmatch(r"[+-]?0*([0-9]{1,10})", text)
+        number = int(text) if digits else None
+        if number is None or not minimum <= number <= maximum:
+            raise ValueError(f'For input string: "{text}"')
+        return number
+
+    upper = f" to {maximum}" if maximum < _MAX_INT else " up"
+    return Parser(f"a whole number from {minimum}{upper}", read)
+
+
+def address(http_port: int, https_port: int) -> Parser[Address]:
+    return Parser(
+        "http(s)://host[:port] or unix:/path",
+        lambda text: parse_address(text, http_port, https_port),
+    )
+
+
+def _boolean(text: str) -> bool:
+    # TorchServe reads anything but "true" as false, which hides a typing error.
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f'For input string: "{text}"')
+    return text.lower() == "true"
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", text, re.ASCII):
+        raise ValueError(f'For input string: "{text}"')
+    return float(text)
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"Invalid regular expression: {text} ({error})") from error
+    return text
+
+
+def _items(text: str) -> list[str]:
+    return [item for item in map(str.strip, text.split(",")) if item]
+
+
+# The values that TorchServe reads of one version's object; all others only inform.
+_MODEL_NUMBERS = (
+    "minWorkers",
+    "maxWorkers",
+    "batchSize",
+    "maxBatchDelay",
+    "responseTimeout",
+    "startupTimeout",
+    "parallelLevel",
+)
+
+
+def _models(text: str) -> dict[str, dict[str, dict[str, Any]]]:
+    try:
+        models = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"Malformed JSON: {error}") from error
+    for path, version in _versions(models):
+        for name in _MODEL_NUMBERS:
+            if name in version and type(version[name]) is not int:
+                raise ValueError(f"{path}.{name} is no whole number")
+    assert isinstance(models, dict)
+    return models
+
+
+def _versions(models: object) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(models, dict):
+        raise ValueError("Not an object of models")
+    found = []
+    for model, versions in models.items():
+        if not isinstance(versions, dict):
+            raise ValueError(f"{model} is no object of versions")
+        for version, values in versions.items():
+            if not isinstance(values, dict):
+                raise ValueError(f"{model}.{version} is no object of settings")
+            found.append((f"{model}.{version}", values))
+    return found
+
+
+TEXT: Parser[str | None] = Parser("text", lambda text: text or None)
+WORDS: Parser[str] = Parser("text", lambda text: text)
+PATH: Parser[Path | None] = Parser("a path", lambda text: Path(text) if text else None)
+BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
+NUMBER: Parser[float] = Parser("a number from 0 up", _number)
+COUNT = whole_number()
+AT_LEAST_ONE = whole_number(minimum=1)
+PORT = whole_number(maximum=MAX_PORT)
+ITEMS: Parser[list[str]] = Parser("a comma-separated list", _items)
+REGEX: Parser[str] = Parser("a regular expression", _regex)
+REGEXES: Parser[list[str]] = Parser(
+    "comma-separated regular expressions", lambda text: [_regex(item) for item in _items(text)]
+)
+MODELS: Parser[Mapping[str, Mapping[str, Mapping[str, Any]]]] = Parser(
+    'JSON {"model": {"version": {"minWorkers": 1, ...}}}', _models
+)
+# TorchServe: the environment says "oip" where the file says "true".
+OIP: Parser[bool] = Parser(
+    "true, false or oip", lambda text: text.lower() == "oip" or _boolean(text)
+)

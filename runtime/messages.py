@@ -1,0 +1,254 @@
+"""Everything that crosses the wire, as frozen dataclasses; bodies stay raw, outside msgpack.
+
+A message is packed as a small msgpack list, its *metadata*, and a list of *bodies*: the
+values of parameters and the answers of handlers, which are never copied into msgpack.
+Nothing is believed about the peer: `unpack` checks every type and count, and raises
+`MessageError` for anything that `pack` would not have written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import msgpack
+
+from torchkeep.runtime.errors import MessageError
+
+Body: TypeAlias = bytes | bytearray | memoryview
+
+MAX_METADATA_BYTES = 64 << 20  # headers and names only; bodies are counted apart
+MAX_ITEMS = 1 << 16  # requests of a batch, parameters of a request, metrics of a reply
+
+
+@dataclass(frozen=True, slots=True)
+class InputParameter:
+    """One named value of a request; `content_type` is empty where the client gave none."""
+
+    name: str
+    value: Body
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInput:
+    """One request as the handler will see it; header names are spelled as the client did."""
+
+    request_id: str
+    headers: dict[str, str]
+    parameters: list[InputParameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Frontend to worker: load this model before anything else."""
+
+    model_name: str
+    model_version: str
+    model_dir: str
+    handler: str
+    envelope: str
+    batch_size: int
+    limit_max_image_pixels: bool
+    decode_input_request: bool
+    environment: dict[str, str]  # the worker's whole environment, already filtered
+
+
+@dataclass(frozen=True, slots=True)
+class Predict:
+    """Frontend to worker: answer these requests, in order, as one batch."""
+
+    requests: list[RequestInput]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Worker to frontend: the model is loaded (200), or why it is not (500, 507)."""
+
+    status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one request; `reason` is the phrase of the status line, often empty."""
+
+    request_id: str
+    body: Body
+    status: int = 200
+    reason: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One sample of a handler's metric. `request_id` is empty where none applies."""
+
+    name: str
+    value: float
+    unit: str
+    kind: str  # counter, gauge or histogram
+    dimensions: dict[str, str]
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Worker to frontend: ends a batch. A status other than 200 answers every request of it."""
+
+    status: int
+    message: str
+    items: list[Prediction]
+    metrics: list[Metric] = field(default_factory=list)
+
+
+Message: TypeAlias = Load | Predict | Loaded | Predictions
+
+
+def pack(message: Message) -> tuple[bytes, list[Body]]:
+    """Metadata and bodies of a message; the metadata ends with the length of each body."""
+    bodies: list[Body] = []
+    match message:
+        case Predict(requests):
+            packed: list[Any] = ["predict", []]
+            for request in requests:
+                parameters = [[p.name, p.content_type] for p in request.parameters]
+                bodies.extend(p.value for p in request.parameters)
+                packed[1].append([request.request_id, request.headers, parameters])
+        case Predictions(status, text, items, metrics):
+            rows = [[i.request_id, i.status, i.reason, i.headers] for i in items]
+            bodies.extend(i.body for i in items)
+            samples = [
+                [m.name, m.value, m.unit, m.kind, m.dimensions, m.request_id] for m in metrics
+            ]
+            packed = ["predictions", status, text, rows, samples]
+        case Load():
+            packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
+        case Loaded(status, text):
+            packed = ["loaded", status, text]
+    packed.append([len(body) for body in bodies])
+    return msgpack.packb(packed), bodies
+
+
+def unpack_metadata(metadata: Body) -> list[Any]:
+    """The outer list of a metadata record; its last item is the list of body lengths."""
+    if len(metadata) > MAX_METADATA_BYTES:
+        raise MessageError(f"metadata of {len(metadata)} bytes")
+    try:
+        packed = msgpack.unpackb(metadata, strict_map_key=True, max_ext_len=0)
+    except (ValueError, RecursionError) as error:
+        raise MessageError("metadata is no msgpack") from error
+    if not isinstance(packed, list) or len(packed) < 2:
+        raise MessageError("metadata is no list")
+    _list(packed[-1], int)
+    if any(length < 0 for length in packed[-1]):
+        raise MessageError("a body has a negative length")
+    return packed
+
+
+def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
+    """The message that `pack` turned into this metadata and these bodies."""
+    kind, *fields = packed[:-1]
+    remaining = iter(bodies)
+    try:
+        match kind:
+            case "predict":
+                (rows,) = fields
+                message: Message = Predict([_request(row, remaining) for row in _list(rows, list)])
+            case "predictions":
+                status, text, rows, samples = fields
+                message = Predictions(
+                    _is(status, int),
+                    _is(text, str),
+                    [_prediction(row, remaining) for row in _list(rows, list)],
+                    [_metric(row) for row in _list(samples, list)],
+                )
+            case "load":
+                message = _load(fields)
+            case "loaded":
+                status, text = fields
+                message = Loaded(_is(status, int), _is(text, str))
+            case _:
+                raise MessageError("unknown kind of message")
+    except (ValueError, StopIteration) as error:
+        raise MessageError(f"a {kind} message has the wrong shape") from error
+    if next(remaining, None) is not None:
+        raise MessageError("bodies are left over")
+    return message
+
+
+def _request(row: list[Any], bodies: Any) -> RequestInput:
+    request_id, headers, parameters = row
+    return RequestInput(
+        _is(request_id, str),
+        _strings(headers),
+        [
+            InputParameter(_is(name, str), _next(bodies), _is(content_type, str))
+            for name, content_type in _list(parameters, list)
+        ],
+    )
+
+
+def _prediction(row: list[Any], bodies: Any) -> Prediction:
+    request_id, status, reason, headers = row
+    return Prediction(
+        _is(request_id, str), _next(bodies), _is(status, int), _is(reason, str), _strings(headers)
+    )
+
+
+def _metric(row: list[Any]) -> Metric:
+    name, value, unit, kind, dimensions, request_id = row
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise MessageError("the value of a metric is no number")
+    return Metric(
+        _is(name, str),
+        float(value),
+        _is(unit, str),
+        _is(kind, str),
+        _strings(dimensions),
+        _is(request_id, str),
+    )
+
+
+def _load(fields: list[Any]) -> Load:
+    name, version, path, handler, envelope, batch, pixels, decode, environment = fields
+    return Load(
+        _is(name, str),
+        _is(version, str),
+        _is(path, str),
+        _is(handler, str),
+        _is(envelope, str),
+        _is(batch, int),
+        _is(pixels, bool),
+        _is(decode, bool),
+        _strings(environment),
+    )
+
+
+def _next(bodies: Any) -> Body:
+    body: Body | None = next(bodies, None)
+    if body is None:
+        raise MessageError("a body is missing")
+    return body
+
+
+def _is(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise MessageError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _list(value: Any, item: type) -> list[Any]:
+    if type(value) is not list or len(value) > MAX_ITEMS:
+        raise MessageError("expected a list of bounded length")
+    for one in value:
+        _is(one, item)
+    return value
+
+
+def _strings(value: Any) -> dict[str, str]:
+    if type(value) is not dict or len(value) > MAX_ITEMS:
+        raise MessageError("expected a map of bounded length")
+    for name, text in value.items():
+        if type(name) is not str or type(text) is not str:
+            raise MessageError("expected a map of strings")
+    return value

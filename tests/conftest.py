@@ -1,0 +1,214 @@
+"""What the tests share: free ports, real servers, and the promise that nothing is left over."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 30.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+
+
+def poll(condition: Callable[[], Any], what: str, deadline_s: float = START_DEADLINE_S) -> Any:
+    """Call `condition` until it returns something true; fails the test after the deadline."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    pytest.fail(f"not within {deadline_s} s: {what}")
+
+
+@pytest.fixture(autouse=True)
+def no_child_left() -> Iterator[None]:
+    """Every process that a test started has ended, and was waited for, when the test ends."""
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    yield
+    end = time.monotonic() + 5
+    while left := set(me.children(recursive=True)) - before:
+        # The test process is a subreaper (as the server is): orphans come to it.
+        for orphan in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, orphan.pid, os.WEXITED | os.WNOHANG)
+        if time.monotonic() > end:
+            for orphan in left:
+                orphan.kill()
+            pytest.fail(f"left running: {left}")
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="poll")
+def poll_fixture() -> Callable[..., Any]:
+    return poll
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+class Server:
+    """A real server process on ports of its own; everything it writes is under `workdir`."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        store: Path,
+        models: list[str],
+        config: dict[str, str],
+        args: list[str],
+        env: dict[str, str],
+    ) -> None:
+        self.workdir = workdir
+        self.temp = workdir / "tmp"
+        self.temp.mkdir(parents=True)
+        ports = free_ports(3)
+        self.inference, self.management, self.metrics = (
+            f"http://127.0.0.1:{port}" for port in ports
+        )
+        addresses = zip(
+            ("inference_address", "management_address", "metrics_address"),
+            (self.inference, self.management, self.metrics),
+            strict=True,
+        )
+        lines = {**dict(addresses), "enable_model_api": "true", **config}
+        properties = workdir / "config.properties"
+        properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        self.log_file = workdir / "server.log"
+        command = [sys.executable, "-P", "-m", "torchkeep.runtime", "--start", "--foreground"]
+        command += ["--ts-config", str(properties), "--model-store", str(store), "--ncs"]
+        command += ["--disable-token-auth", *args]
+        if models:
+            command += ["--models", *models]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=workdir,
+                env={**os.environ, "TEMP": str(self.temp), "TMPDIR": str(self.temp), **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
+
+    def log_text(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait_until_started(self) -> None:
+        def started() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"the server ended: {self.process.returncode}\n{self.log_text()}")
+            return "Model server started." in self.log_text()
+
+        poll(started, "server start")
+
+    def wait_until_ready(self, *models: str) -> None:
+        """Until every worker of these models is READY."""
+        for model in models:
+            poll(lambda model=model: self._ready(model), f"{model} ready\n{self.log_text()}")
+
+    def _ready(self, model: str) -> bool:
+        status, _, body = self.request("GET", f"/models/{model}", port="management")
+        workers = json.loads(body)[0]["workers"] if status == 200 else []
+        return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+
+    def workers(self, model: str) -> list[dict[str, Any]]:
+        _, _, body = self.request("GET", f"/models/{model}", port="management")
+        workers: list[dict[str, Any]] = json.loads(body)[0]["workers"]
+        return workers
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: dict[str, str] | None = None,
+        port: str = "inference",
+        timeout_s: float = 60,
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """One request on a connection of its own."""
+        address = getattr(self, port).removeprefix("http://")
+        connection = http.client.HTTPConnection(address, timeout=timeout_s)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def descendants(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status; kills, by id, whatever is left after the deadline."""
+        family = self.descendants()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_DEADLINE_S)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@pytest.fixture
+def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers; at the end they stop, and must leave no process and no file."""
+    servers: list[Server] = []
+
+    def start(
+        models: list[str] | None = None,
+        store: Path | None = None,
+        config: dict[str, str] | None = None,
+        args: list[str] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Server:
+        workdir = tmp_path / f"server{len(servers)}"
+        workdir.mkdir()
+        server = Server(
+            workdir, store or tmp_path, models or [], config or {}, args or [], env or {}
+        )
+        servers.append(server)
+        server.wait_until_started()
+        return server
+
+    yield start
+    leftovers: list[str] = []
+    for server in servers:
+        family = server.descendants()
+        server.stop()
+        _, alive = psutil.wait_procs(family, timeout=5)
+        leftovers += [str(process) for process in alive]
+        leftovers += [str(path) for path in server.temp.rglob("*") if not path.is_dir()]
+    assert leftovers == []

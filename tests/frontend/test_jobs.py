@@ -1,0 +1,154 @@
+"""Jobs and the queue that workers pull batches from."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from torchkeep.frontend.errors import WorkerFailed
+from torchkeep.frontend.jobs import Job, JobQueue
+from torchkeep.runtime.messages import Prediction, RequestInput
+
+T = TypeVar("T")
+
+
+def run(scenario: Callable[[], Awaitable[T]]) -> T:
+    async def bounded() -> T:
+        async with asyncio.timeout(10):
+            return await scenario()
+
+    return asyncio.run(bounded())
+
+
+def job(name: str) -> Job:
+    return Job(RequestInput(name, {}, []), "default")
+
+
+def names(jobs: list[Job]) -> list[str]:
+    return [one.request.request_id for one in jobs]
+
+
+def filled(queue: JobQueue, *request_ids: str) -> list[Job]:
+    jobs = [job(request_id) for request_id in request_ids]
+    for one in jobs:
+        queue.put(one)
+    return jobs
+
+
+def test_a_batch_takes_what_is_there_up_to_its_size() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        filled(queue, "a", "b", "c")
+        assert names(await queue.next_batch(2, 5)) == ["a", "b"]
+        assert names(await queue.next_batch(1, 5)) == ["c"]
+
+    run(scenario)
+
+
+def test_an_unfilled_batch_leaves_after_the_delay() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        filled(queue, "a")
+        assert names(await queue.next_batch(4, 0.05)) == ["a"]
+
+    run(scenario)
+
+
+def test_a_late_job_joins_a_waiting_batch() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = asyncio.ensure_future(queue.next_batch(2, 5))
+        filled(queue, "a")
+        await asyncio.sleep(0)
+        filled(queue, "b")
+        assert names(await batch) == ["a", "b"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, -10.0])
+def test_without_a_delay_a_batch_holds_two_at_most(delay_s: float) -> None:
+    # TorchServe: the remaining delay is looked at only after a job was taken.
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        filled(queue, "a", "b", "c")
+        assert names(await queue.next_batch(8, delay_s)) == ["a", "b"]
+        assert names(await queue.next_batch(8, delay_s)) == ["c"]
+
+    run(scenario)
+
+
+def test_cancelled_jobs_are_skipped() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        first, _ = filled(queue, "a", "b")
+        first.cancel()
+        assert names(await queue.next_batch(2, 0)) == ["b"]
+
+    run(scenario)
+
+
+def test_a_queue_is_full_at_its_capacity_but_not_with_cancelled_jobs() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(2)
+        first, _ = filled(queue, "a", "b")
+        assert queue.is_full
+        first.cancel()
+        assert not queue.is_full
+        assert len(queue) == 1
+
+    run(scenario)
+
+
+def test_a_worker_that_stops_while_it_waits_takes_no_job_with_it() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = asyncio.ensure_future(queue.next_batch(3, 60))
+        filled(queue, "a", "b")
+        await asyncio.sleep(0.01)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        assert names(await queue.next_batch(2, 0)) == ["a", "b"]
+
+    run(scenario)
+
+
+def test_two_workers_take_turns_at_assembling() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        first = asyncio.ensure_future(queue.next_batch(2, 60))
+        second = asyncio.ensure_future(queue.next_batch(2, 60))
+        await asyncio.sleep(0)
+        filled(queue, "a", "b", "c", "d")
+        assert names(await first) == ["a", "b"]
+        assert names(await second) == ["c", "d"]
+
+    run(scenario)
+
+
+def test_put_back_keeps_the_order() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        filled(queue, "c")
+        queue.put_back([job("a"), job("b")])
+        assert names(queue.drain()) == ["a", "b", "c"]
+        assert len(queue) == 0
+
+    run(scenario)
+
+
+def test_the_first_answer_counts() -> None:
+    async def scenario() -> None:
+        one = job("a")
+        one.answer(Prediction("a", b"body"))
+        one.fail(WorkerFailed(500, "late"))
+        assert (await one.reply()).body == b"body"
+        other = job("b")
+        other.fail(WorkerFailed(507, "Worker died."))
+        other.answer(Prediction("b", b"late"))
+        with pytest.raises(WorkerFailed, match="died"):
+            await other.reply()
+
+    run(scenario)

@@ -1,0 +1,225 @@
+"""Workers that misbehave on the wire: each fails only its own batch, and is replaced."""
+
+import asyncio
+import itertools
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from torchkeep.frontend.errors import WorkerFailed
+from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
+from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
+from torchkeep.frontend.zygote_client import ChildProcess, become_parent
+from torchkeep.runtime.messages import InputParameter, RequestInput
+
+# A worker process that follows the protocol until its first batch, and then does `{deed}`.
+WORKER = """
+import socket, struct, sys, time
+from torchkeep.runtime.messages import *
+from torchkeep.runtime.wire import Wire
+
+connection = socket.socket(fileno=int(sys.argv[1]))
+secret = connection.recv(32, socket.MSG_WAITALL)
+wire = Wire("worker", secret, sys.argv[2])
+
+def receive():
+    while True:
+        count = connection.recv_into(wire.buffer())
+        if not count:
+            sys.exit(0)
+        if messages := wire.received(count):
+            return messages[0]
+
+def sealed(message):
+    return b"".join(bytes(part) for part in wire.seal(message))
+
+def send(data):
+    connection.sendall(data)
+
+def good(request, **more):
+    ids = [one.request_id for one in request.requests]
+    return Predictions(200, "ok", [Prediction(one, b"fine") for one in ids], **more)
+
+receive()
+BEFORE_LOAD
+send(sealed(Loaded(200, "loaded")))
+request = receive()
+DEED
+time.sleep(60)
+"""
+GOOD = "while True:\n    send(sealed(good(request)))\n    request = receive()"
+
+
+@dataclass
+class ScriptedZygote:
+    """Starts a process that speaks the real wire and then misbehaves; later ones are good."""
+
+    deeds: list[str]
+    before_load: str = ""
+
+    async def stage_for(self, handler: str, model_dir: str) -> str:
+        return "plain"
+
+    async def fork(self, stage: str, worker_id: str, descriptors: Sequence[int]) -> ChildProcess:
+        become_parent()
+        deed = self.deeds.pop(0) if self.deeds else GOOD
+        script = WORKER.replace("DEED", deed).replace("BEFORE_LOAD", self.before_load)
+        connection, stdout, stderr = descriptors
+        process = subprocess.Popen(  # noqa: ASYNC220 - a test may wait for a fork
+            [sys.executable, "-c", script, str(connection), worker_id],
+            pass_fds=[connection],
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        process.returncode = 0  # reaped by its pidfd
+        return ChildProcess(process.pid)
+
+
+class NoDir:
+    path = Path("/")
+
+    def close(self) -> None:
+        pass
+
+
+def model_with(
+    *deeds: str, metrics: Metrics | None = None, before_load: str = "", **spec: int
+) -> ServedModel:
+    zygote = ScriptedZygote(list(deeds), before_load)
+    ids = itertools.count(9000)
+    ground = WorkerGround(
+        zygote,  # type: ignore[arg-type]
+        metrics or Metrics(),
+        ids,
+        lambda: dict(os.environ),
+        True,
+        True,
+        1000,
+    )
+    asked = ModelSpec("m", "1.0", "m.mar", "h.py", **spec)  # type: ignore[arg-type]
+    return ServedModel(asked, NoDir(), ground)  # type: ignore[arg-type]
+
+
+def request(name: str = "r") -> RequestInput:
+    return RequestInput(name, {}, [InputParameter("body", b"in")])
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        pytest.param("send(b'garbage' * 100)", id="garbage"),
+        pytest.param("send(sealed(good(request))[:-1]); sys.exit()", id="cut frame"),
+        pytest.param(
+            "data = sealed(good(request)); send(data[:-1] + bytes([data[-1] ^ 1]))", id="altered"
+        ),
+        pytest.param(
+            "send(sealed(Predictions(200, '', [Prediction('other', b'x')])))", id="unknown id"
+        ),
+        pytest.param("send(sealed(Predictions(200, '', [])))", id="no answer"),
+        pytest.param("send(sealed(Loaded(200, 'again')))", id="other message"),
+        pytest.param("send(sealed(request))", id="own request sent back"),
+        pytest.param(
+            "send(sealed(Predictions(200, '', [Prediction(request.requests[0].request_id,"
+            " b'x' * 1001)])))",
+            id="body over the limit",
+        ),
+        pytest.param("send(struct.pack('>I', 1 << 31))", id="huge length"),
+        pytest.param("connection.close()", id="closed"),
+    ],
+)
+def test_a_misbehaving_worker_fails_only_its_batch(deed: str) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(deed)
+            assert await model.scale(1, 1) == 200
+            (worker,) = model.workers
+            pid = worker.pid
+            doomed, queued = model.submit(request()), model.submit(request("next"))
+            with pytest.raises(WorkerFailed, match=r"^Worker died\.$") as raised:
+                await doomed.reply()
+            assert raised.value.status == 500
+            assert (await queued.reply()).body == b"fine"
+            assert worker.pid != pid
+            await model.close()
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    asyncio.run(scenario())
+
+
+def test_an_unasked_message_ends_the_worker() -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with("send(sealed(good(request)) * 1 + sealed(good(request)))")
+            await model.scale(1, 1)
+            pid = model.workers[0].pid
+            assert (await model.submit(request()).reply()).body == b"fine"
+            assert (await model.submit(request("2")).reply()).body == b"fine"
+            assert model.workers[0].pid != pid
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_endless_metric_names_stay_bounded() -> None:
+    deed = """
+while True:
+    samples = [Metric(f"n{n}\\n", 1.0, "ms", "gauge", {"k\\x00": "v\\n"}) for n in range(3000)]
+    send(sealed(good(request, metrics=samples)))
+    request = receive()
+"""
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            metrics = Metrics()
+            model = model_with(deed, metrics=metrics)
+            await model.scale(1, 1)
+            for number in range(3):
+                await model.submit(request(str(number))).reply()
+            text = metrics.text().decode()
+            assert text.count("# TYPE n") == MAX_WORKER_FAMILIES
+            assert "\x00" not in text
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_never_loads_is_stopped_at_the_startup_timeout() -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(before_load="time.sleep(60)", startup_timeout_s=1)
+            assert await model.scale(1, 1) == 500
+            assert model.workers[0].last_error == "Backend worker did not respond in given time"
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_output_is_logged_in_lines_without_control_characters(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        read_end, write_end = os.pipe()
+        output = WorkerOutput(read_end, logging.WARNING, "W-1-m_1.0-stderr")
+        os.write(write_end, b"first\x1b[2J\nsec")
+        await asyncio.sleep(0)
+        os.write(write_end, b"ond\n" + b"x" * 9000 + b"\xff\nrest")
+        os.close(write_end)
+        output.close()
+        output.close()
+
+    with caplog.at_level(logging.INFO, MODEL_LOG.name):
+        asyncio.run(scenario())
+    lines = [record.getMessage().removeprefix("W-1-m_1.0-stderr ") for record in caplog.records]
+    assert lines[0] == "first?[2J"
+    assert lines[1] == "second"
+    assert lines[2] == "x" * 8192
+    assert lines[-1] == "rest"

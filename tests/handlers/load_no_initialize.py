@@ -1,0 +1,6 @@
+"""A class without initialize."""
+
+
+class NoInitialize:
+    def handle(self, data, context):
+        return ["never reached" for _ in data]

@@ -1,0 +1,351 @@
+"""Every key of config.properties: its default, its sources, and what a wrong value says."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchkeep.runtime.address import Address
+from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.errors import ConfigError
+
+CONTRACT_KEYS = set(
+    """
+inference_address management_address metrics_address grpc_inference_address grpc_inference_port
+grpc_management_address grpc_management_port grpc_inference_max_connection_age_ms
+grpc_management_max_connection_age_ms grpc_inference_max_connection_age_grace_ms
+grpc_management_max_connection_age_grace_ms enable_grpc_ssl model_store workflow_store load_models
+models model_snapshot default_workers_per_model default_response_timeout default_startup_timeout
+unregister_model_timeout job_queue_size number_of_gpu number_of_netty_threads netty_client_threads
+max_request_size max_response_size limit_max_image_pixels decode_input_request
+default_service_handler service_envelope allowed_urls use_env_allowed_urls install_py_dep_per_model
+blacklist_env_vars enable_envvars_config enable_metrics_api metrics_config metrics_mode
+model_metrics_auto_detect disable_system_metrics metric_time_interval system_metrics_cmd
+cors_allowed_origin cors_allowed_methods cors_allowed_headers keystore keystore_pass keystore_type
+private_key_file certificate_file async_logging prefer_direct_buffer debug model_server_home
+initial_worker_port initial_distribution_port cpp_log_config ipex_enable ipex_gpu_enable
+cpu_launcher_enable cpu_launcher_args ts_open_inference_protocol token_expiration_min
+disable_token_authorization enable_model_api ts_header_key_sequence_id ts_header_key_sequence_start
+ts_header_key_sequence_end use_native_io io_ratio vmargs plugins_path python
+""".split()  # noqa: SIM905  (a table to compare with the contract's)
+)
+
+
+class Files:
+    """A working directory with a config.properties of these lines."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def load(
+        self, *lines: str, flags: Flags | None = None, environ: Mapping[str, str] | None = None
+    ) -> Config:
+        (self.cwd / "config.properties").write_text("".join(f"{line}\n" for line in lines))
+        return load_config(flags or Flags(), environ or {}, self.cwd)
+
+    def complaint(self, *lines: str, environ: Mapping[str, str] | None = None) -> str:
+        with pytest.raises(ConfigError) as caught:
+            self.load(*lines, environ=environ)
+        return str(caught.value)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_every_key_of_the_contract_is_known() -> None:
+    keys = [field.name for field in fields(Config) if "key" in field.metadata]
+    assert len(keys) == len(CONTRACT_KEYS)
+    assert set(keys) == CONTRACT_KEYS
+
+
+def test_defaults_without_any_file(tmp_path: Path) -> None:
+    config = load_config(Flags(), {}, tmp_path)
+    assert config == Config()
+    assert config.source is None
+    assert str(config.inference_address) == "http://127.0.0.1:8080"
+    assert str(config.management_address) == "http://127.0.0.1:8081"
+    assert str(config.metrics_address) == "http://127.0.0.1:8082"
+    assert (config.job_queue_size, config.max_request_size) == (100, 6553500)
+    assert config.allowed_urls == ["file://.*|http(s)?://.*"]
+    assert config.default_workers_per_model is None
+    assert config.no_effect == []
+    assert config.warnings == []
+
+
+def test_no_two_configurations_share_a_list() -> None:
+    assert Config().allowed_urls is not Config().allowed_urls
+
+
+def test_values_from_the_file(files: Files) -> None:
+    config = files.load(
+        "inference_address=https://0.0.0.0",
+        "load_models = a.mar, ,b=c.mar",
+        "allowed_urls=https://a/.*,file://.*",
+        "limit_max_image_pixels=FALSE",
+        "default_workers_per_model=0",
+        "service_envelope=",
+        "model_store=store",
+        "max_request_size=2147483647",
+    )
+    assert config.inference_address == Address("https", "0.0.0.0", 443)
+    assert config.load_models == ["a.mar", "b=c.mar"]
+    assert config.allowed_urls == ["https://a/.*", "file://.*"]
+    assert config.limit_max_image_pixels is False
+    assert config.default_workers_per_model == 0
+    assert config.service_envelope is None
+    assert config.model_store == files.cwd / "store"
+    assert config.max_request_size == 2147483647
+    assert config.source == Path("config.properties")
+
+
+def test_of_doubles_the_last_counts(files: Files) -> None:
+    assert files.load("job_queue_size=1", "job_queue_size=2").job_queue_size == 2
+
+
+def test_a_file_in_latin_1_is_read_as_java_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_bytes(b"default_service_handler=caf\xe9\n")
+    assert load_config(Flags(), {}, tmp_path).default_service_handler == "caf\xe9"
+
+
+# Where values come from.
+
+
+def test_environment_over_command_line_over_file(files: Files) -> None:
+    lines = ["enable_envvars_config=true", "model_store=file", "load_models=file.mar"]
+    flags = Flags(model_store="flag", models=("flag.mar", "n=b.mar"))
+    config = files.load(*lines, flags=flags, environ={"TS_MODEL_STORE": "env"})
+    assert config.model_store == files.cwd / "env"
+    assert config.load_models == ["flag.mar", "n=b.mar"]
+
+
+def test_environment_is_ignored_unless_the_file_opens_it(files: Files) -> None:
+    environ = {"TS_JOB_QUEUE_SIZE": "7", "TS_ENABLE_ENVVARS_CONFIG": "true"}
+    assert files.load(environ=environ).job_queue_size == 100
+    assert files.load("enable_envvars_config=true", environ=environ).job_queue_size == 7
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["use_env_allowed_urls=true"], "file://.*|http(s)?://.*"),
+        (["enable_envvars_config=true"], "file://.*|http(s)?://.*"),
+        (["enable_envvars_config=true", "use_env_allowed_urls=true"], "env"),
+    ],
+)
+def test_allowed_urls_need_both_locks_open(files: Files, lines: list[str], expected: str) -> None:
+    assert files.load(*lines, environ={"TS_ALLOWED_URLS": "env"}).allowed_urls == [expected]
+
+
+def test_keys_that_have_no_variable(files: Files) -> None:
+    environ = {"TS_MODELS": "{", "TS_METRIC_TIME_INTERVAL": "5", "TS_VMARGS": "-Xmx1g"}
+    config = files.load("enable_envvars_config=true", environ=environ)
+    assert (config.models, config.metric_time_interval, config.vmargs) == ({}, 60, None)
+
+
+def test_variables_with_a_name_of_their_own(files: Files) -> None:
+    environ = {
+        "TS_TOKEN_EXPIRATION_TIME_MIN": "0.5",
+        "TS_OPEN_INFERENCE_PROTOCOL": "oip",
+        "TS_HEADER_KEY_SEQUENCE_ID": "x-id",
+    }
+    config = files.load("enable_envvars_config=true", environ=environ)
+    assert config.token_expiration_min == 0.5
+    assert config.ts_open_inference_protocol is True
+    assert config.ts_header_key_sequence_id == "x-id"
+
+
+def test_home_and_protocol_are_always_read_from_the_environment(files: Files) -> None:
+    environ = {
+        "TS_MODEL_SERVER_HOME": str(files.cwd),
+        "TS_OPEN_INFERENCE_PROTOCOL": "oip",
+    }
+    config = files.load(environ=environ)
+    assert config.model_server_home == files.cwd
+    assert config.ts_open_inference_protocol is True
+
+
+def test_dollars_in_the_file_are_replaced(files: Files) -> None:
+    config = files.load("inference_address=http://0.0.0.0:$$PORT$$", environ={"PORT": "8"})
+    assert config.inference_address.port == 8
+    assert files.complaint("load_models=$$NOPE$$") == (
+        "Invalid Environment Variable NOPE (config.properties, line 1: load_models)"
+    )
+
+
+def test_workflow_store_follows_the_model_store_but_not_its_variable(files: Files) -> None:
+    config = files.load(
+        "enable_envvars_config=true", "model_store=a", environ={"TS_MODEL_STORE": "b"}
+    )
+    assert config.model_store == files.cwd / "b"
+    assert config.workflow_store == files.cwd / "a"
+    assert config.no_effect == []
+
+
+# Which file it is.
+
+
+def test_sources_in_their_order(tmp_path: Path) -> None:
+    def source(environ: Mapping[str, str] | None = None, **flags: Any) -> str:
+        config = load_config(Flags(**flags), environ or {}, tmp_path)
+        assert config.job_queue_size == int(str(config.source).count("/")) + 1
+        return str(config.source)
+
+    (tmp_path / "logs/config").mkdir(parents=True)
+    for name in ("env", "flag", "config.properties"):
+        (tmp_path / name).write_text("job_queue_size=1\n")
+    assert source() == "config.properties"
+    for stamp in ("20230101000000000-shutdown.cfg", "20240101000000000-startup.cfg", "x-y.cfg"):
+        (tmp_path / "logs/config" / stamp).write_text("job_queue_size=3\nversion=0.12.0\n")
+    assert source() == "logs/config/20240101000000000-startup.cfg"
+    assert source(no_config_snapshots=True) == "config.properties"
+    assert source(ts_config="flag") == "flag"
+    assert source({"TS_CONFIG_FILE": "env"}, ts_config="flag") == "env"
+
+
+def test_snapshots_are_looked_for_where_the_logs_are(tmp_path: Path) -> None:
+    snapshot = tmp_path / "elsewhere/config/1-startup.cfg"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.write_text("job_queue_size=3\n")
+    environ = {"LOG_LOCATION": str(tmp_path / "elsewhere")}
+    assert load_config(Flags(), environ, tmp_path).job_queue_size == 3
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^nope: No such file"):
+        load_config(Flags(ts_config="nope"), {}, tmp_path)
+
+
+# What is wrong with it.
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("default_workers_per_model=abc", 'For input string: "abc"'),
+        ("default_workers_per_model=", 'For input string: ""'),
+        ("default_workers_per_model=2 ", 'For input string: "2 "'),
+        ("default_workers_per_model=-1", 'For input string: "-1"'),
+        ("job_queue_size=0", 'For input string: "0"'),
+        ("job_queue_size=1_0", 'For input string: "1_0"'),
+        ("job_queue_size=1.5", 'For input string: "1.5"'),
+        ("max_request_size=2147483648", 'For input string: "2147483648"'),
+        ("initial_worker_port=65536", 'For input string: "65536"'),
+        ("grpc_inference_port=" + "1" * 5000, 'For input string: "1'),
+        ("enable_metrics_api=yes", 'For input string: "yes"'),
+        ("token_expiration_min=-1", 'For input string: "-1"'),
+        ("inference_address=ftp://x", "Invalid binding address: ftp://x"),
+        ("metrics_address=http://h:65536", "Invalid port number: http://h:65536"),
+        ("blacklist_env_vars=(", "Invalid regular expression: ("),
+        ("allowed_urls=.*,[", "Invalid regular expression: ["),
+        ("models={", "Malformed JSON: "),
+        ("models=" + "[" * 100000, "Malformed JSON: "),
+        ("models=[]", "Not an object of models"),
+        ('models={"m": 1}', "m is no object of versions"),
+        ('models={"m": {"1.0": 1}}', "m.1.0 is no object of settings"),
+        ('models={"m": {"1.0": {"minWorkers": "1"}}}', "m.1.0.minWorkers is no whole number"),
+        ('models={"m": {"1.0": {"batchSize": true}}}', "m.1.0.batchSize is no whole number"),
+    ],
+)
+def test_an_ill_typed_value_names_file_line_key_and_what_was_expected(
+    files: Files, line: str, message: str
+) -> None:
+    complaint = files.complaint("# first", line)
+    key = line.partition("=")[0]
+    assert complaint.startswith(message)
+    assert f"(config.properties, line 2: {key} must be " in complaint
+
+
+def test_the_complaint_in_full(files: Files) -> None:
+    assert files.complaint("job_queue_size=many") == (
+        'For input string: "many" (config.properties, line 1: '
+        "job_queue_size must be a whole number from 1 up)"
+    )
+
+
+def test_an_ill_typed_variable_is_named(files: Files) -> None:
+    complaint = files.complaint(
+        "enable_envvars_config=true", environ={"TS_IO": "", "TS_DEBUG": "1"}
+    )
+    assert complaint == (
+        'For input string: "1" (environment variable TS_DEBUG: debug must be true or false)'
+    )
+
+
+def test_a_bad_escape_names_file_and_line(files: Files) -> None:
+    assert files.complaint("a=b", "c=\\u1") == (
+        "config.properties, line 2: Malformed \\uxxxx encoding."
+    )
+
+
+def test_a_home_that_does_not_exist(files: Files) -> None:
+    complaint = files.complaint(environ={"TS_MODEL_SERVER_HOME": "/nowhere"})
+    assert complaint.startswith("Model server home not exist: /nowhere (")
+
+
+def test_models_are_parsed(files: Files) -> None:
+    config = files.load('models={"m": {"1.0": {"minWorkers": 2, "marName": "m.mar"}}}')
+    assert config.models["m"]["1.0"]["minWorkers"] == 2
+
+
+# What is said about it.
+
+
+def test_an_unknown_key_gets_one_warning_with_its_nearest(files: Files) -> None:
+    config = files.load("job_que_size=1", "job_que_size=2", "zzz=1", "version=0.12.0")
+    assert config.warnings == [
+        "config.properties, line 2: unknown key job_que_size; did you mean job_queue_size?",
+        "config.properties, line 3: unknown key zzz",
+    ]
+
+
+def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
+    config = files.load("metrics_mode=Xyz")
+    assert config.metrics_mode == "log"
+    (warning,) = config.warnings
+    assert warning.startswith(
+        'Configured metrics mode "Xyz" not supported. Defaulting to "LOG" mode: '
+    )
+
+
+def test_keys_set_in_vain_are_named(files: Files) -> None:
+    flags = Flags(log_config="log4j2.xml", plugins_path="p")
+    config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
+    assert config.no_effect == ["debug", "vmargs", "plugins_path", "--log-config"]
+
+
+def test_what_is_not_served_yet() -> None:
+    assert "gRPC" in Config().not_served
+    assert "token authorization" in Config().not_served
+    assert "token authorization" not in Config(disable_token_authorization=True).not_served
+
+
+def test_the_password_is_in_no_representation() -> None:
+    assert "hunter2" not in repr(Config(keystore_pass="hunter2"))
+
+
+def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
+    flags = Flags(
+        model_store="m",
+        workflow_store="w",
+        models=("ALL",),
+        cpp_log_config="c",
+        plugins_path="p",
+        disable_token_auth=True,
+        enable_model_api=True,
+    )
+    config = load_config(flags, {}, tmp_path)
+    assert config == Config(
+        model_store=tmp_path / "m",
+        workflow_store=tmp_path / "w",
+        load_models=["ALL"],
+        cpp_log_config=tmp_path / "c",
+        plugins_path=tmp_path / "p",
+        disable_token_authorization=True,
+        enable_model_api=True,
+        no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
+    )

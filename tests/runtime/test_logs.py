@@ -1,0 +1,139 @@
+"""What reaches stdout, in which form, and that writing it stops nobody."""
+
+import io
+import logging
+import re
+import threading
+import time
+
+import pytest
+
+from torchkeep.runtime import logs
+from torchkeep.runtime.logs import configure_logging, start_step
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_a_start_step_stands_as_it_is(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        start_step("Model server started.")
+        start_step("100 % of %s")
+    assert stream.getvalue() == "Model server started.\n100 % of %s\n"
+
+
+def test_an_access_line_in_torchserves_pattern(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        access = logging.getLogger("torchkeep.access")
+        access.info('%s "%s" %d %d', "/127.0.0.1:36270", "GET /models HTTP/1.1", 200, 2.7)
+    pattern = (
+        STAMP + r" \[INFO \] MainThread ACCESS_LOG - "
+        r'/127\.0\.0\.1:36270 "GET /models HTTP/1\.1" 200 2\n'
+    )
+    assert re.fullmatch(pattern, stream.getvalue())
+
+
+def test_a_path_cannot_write_lines_or_move_the_cursor(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        logging.getLogger("torchkeep.access").info("/a\r\nb\x1b[2J\x9b\u2028\udcff end")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(r"- /a\r\nb\x1b[2J\x9b\u2028\udcff end")
+
+
+def test_of_a_worker_the_warnings_are_written(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        logging.getLogger("torchkeep.model").info("print(request)")
+        logging.getLogger("torchkeep.model").warning("W-9000-m_1.0-stderr Traceback")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("MODEL_LOG - W-9000-m_1.0-stderr Traceback")
+
+
+def test_a_traceback_keeps_its_lines(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        try:
+            raise ValueError("bell \a")
+        except ValueError:
+            logging.getLogger("torchkeep.x").exception("it failed")
+    lines = stream.getvalue().splitlines()
+    assert re.fullmatch(STAMP + r" \[ERROR\] MainThread torchkeep\.x - it failed", lines[0])
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-1] == r"ValueError: bell \x07"
+
+
+def test_only_warnings_come_from_everyone_else(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        logging.getLogger("torchkeep.x").info("chatter")
+        logging.getLogger("other").warning("careful: %d", 3)
+    assert re.fullmatch(STAMP + r" \[WARN \] MainThread other - careful: 3\n", stream.getvalue())
+
+
+def test_everything_is_as_before_afterwards(stream: io.StringIO) -> None:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), threading.active_count())
+    with configure_logging(stream):
+        pass
+    start_step("unheard")
+    assert (root.level, list(root.handlers), threading.active_count()) == before
+    assert stream.getvalue() == ""
+
+
+class Stalled(io.StringIO):
+    """A reader who does not read until told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+
+    def write(self, text: str) -> int:
+        assert self.opened.wait(60)
+        return super().write(text)
+
+
+def test_a_stalled_reader_costs_lines_not_time() -> None:
+    stream = Stalled()
+    with configure_logging(stream):
+        for number in range(10_100):
+            logging.getLogger("x").warning("%d", number)
+        stream.opened.set()
+        deadline = time.monotonic() + 60
+        while " - 9000\n" not in stream.getvalue() and time.monotonic() < deadline:
+            pass
+        logging.getLogger("x").warning("last")
+    lines = stream.getvalue().splitlines()
+    assert 10_000 < len(lines) < 10_100
+    assert re.search(r" - \(\d+ lines before this one were dropped\) last$", lines[-1])
+
+
+def test_a_reader_who_never_reads_cannot_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_LAST_LINES_S", 0.05)
+    stream = Stalled()
+    for lines in (1, 10_100):  # with room for the end mark, and without
+        with configure_logging(stream):
+            for number in range(lines):
+                logging.getLogger("x").warning("%d", number)
+    assert stream.getvalue() == ""
+    stream.opened.set()
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_reader_who_left_is_not_complained_about(capsys: pytest.CaptureFixture[str]) -> None:
+    with configure_logging(Gone()):
+        start_step("hello")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_narrow_encoding_costs_no_line() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
+    with configure_logging(stream):
+        start_step("mod\u00e8le")
+    assert raw.getvalue() == b"mod\\xe8le\n"
+    stream.close()

@@ -1,0 +1,95 @@
+"""Messages: what `pack` would not write, `unpack` refuses."""
+
+import contextlib
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torchkeep.runtime.errors import MessageError
+from torchkeep.runtime.messages import (
+    MAX_ITEMS,
+    Prediction,
+    Predictions,
+    pack,
+    unpack,
+    unpack_metadata,
+)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        ["nonsense", []],
+        [7, []],
+        ["loaded", 200, []],
+        ["loaded", "200", "text", []],
+        ["loaded", True, "text", []],
+        ["predict", {}, []],
+        ["predict", [["id", {}]], []],
+        ["predict", [["id", {"k": 1}, []]], []],
+        ["predict", [["id", {}, [["name", "type"]]]], []],  # its body is missing
+        ["predict", [[b"id", {}, []]], []],
+        ["predictions", 200, "", [["id", 200, "", {}]], [], []],
+        ["predictions", 200, "", [], [["n", "1", "u", "gauge", {}, ""]], []],
+        ["predictions", 200, "", [], [["n", True, "u", "gauge", {}, ""]], []],
+        ["predict", [[]] * (MAX_ITEMS + 1), []],
+        ["load", "m", []],
+    ],
+)
+def test_a_message_of_the_wrong_shape_is_refused(packed: list[Any]) -> None:
+    with pytest.raises(MessageError):
+        unpack(packed, [])
+
+
+def test_bodies_left_over_are_refused() -> None:
+    with pytest.raises(MessageError):
+        unpack(["loaded", 200, "ok", [1]], [b"x"])
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb({}),
+        msgpack.packb([1]),
+        msgpack.packb(["loaded", 1]),
+        msgpack.packb(["loaded", [-1]]),
+        msgpack.packb(["loaded", ["1"]]),
+        msgpack.packb([msgpack.ExtType(1, b"x"), []]),
+        b"\x91" * 2000,
+        b"\xdd\xff\xff\xff\xff",
+    ],
+)
+def test_metadata_that_is_no_list_is_refused(metadata: bytes) -> None:
+    with pytest.raises(MessageError):
+        unpack_metadata(metadata)
+
+
+def test_a_metric_value_may_be_whole() -> None:
+    message = Predictions(200, "", [Prediction("a", b"b")])
+    metadata, bodies = pack(message)
+    packed = unpack_metadata(metadata)
+    packed[4] = [["n", 1, "u", "counter", {}, ""]]
+    unpacked = unpack(packed, bodies)
+    assert isinstance(unpacked, Predictions)
+    assert unpacked.metrics[0].value == 1.0
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=20,
+)
+
+
+@given(
+    st.sampled_from(["predict", "predictions", "load", "loaded"]), st.lists(json_like, max_size=10)
+)
+@settings(max_examples=300, deadline=None)
+def test_fuzzed_messages_raise_nothing_but_message_errors(kind: str, fields: list[Any]) -> None:
+    with contextlib.suppress(MessageError):
+        unpack([kind, *fields, []], [b"body"])

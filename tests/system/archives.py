@@ -1,0 +1,268 @@
+"""The archives of the system tests, built from tests/handlers: good ones and broken ones.
+
+Packed by zip code of our own, exactly as torch-model-archiver packs them, so that the
+tests depend on no archiver. Where TORCHKEEP_REFERENCE names a virtual environment, its
+torch-model-archiver packs them instead: that is how the facts were recorded.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+HANDLERS = Path(__file__).parent.parent / "handlers"
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """What goes into one archive. The key in SOURCES is its file name without the suffix."""
+
+    handler: str
+    model_name: str | None = None
+    version: str = "1.0"
+    model_file: str | None = None
+    serialized_file: str | None = None
+    write_weights: Callable[[Path], None] | None = None
+    extra_files: dict[str, str] = field(default_factory=dict)
+    config: str | None = None
+    form: Literal[".mar", ".tar.gz", ""] = ".mar"  # "" is a directory
+
+    @property
+    def is_built_in(self) -> bool:
+        return not self.handler.partition(":")[0].endswith(".py") and ":" not in self.handler
+
+
+def write_mlp_weights(path: Path) -> None:
+    import torch
+
+    torch.manual_seed(SEED)
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    torch.save({f"layers.{name}": value for name, value in layers.state_dict().items()}, path)
+
+
+def write_resnet(path: Path) -> None:
+    import torch
+    import torchvision
+
+    torch.manual_seed(SEED)
+    model = torchvision.models.resnet18(weights=None).eval()
+    # Random weights answer nearly alike for every class; wider last weights spread the
+    # probabilities far beyond the differences between two CPUs.
+    with torch.no_grad():
+        model.fc.weight.mul_(8)
+    torch.jit.script(model).save(str(path))
+
+
+CLASS_NAMES = {str(index): [f"n{index:08}", f"class_{index}"] for index in range(1000)}
+
+SOURCES: dict[str, Source] = {
+    "echo": Source("echo.py"),
+    "echo_v2": Source("echo.py", model_name="echo", version="2.0"),
+    "echo_config": Source(
+        "echo.py",
+        config="minWorkers: 1\nmaxWorkers: 2\nbatchSize: 4\nmaxBatchDelay: 50\n"
+        "responseTimeout: 33\nstartupTimeout: 44\nhandler:\n  colour: blue\n",
+    ),
+    "echo_tgz": Source("echo.py", form=".tar.gz"),
+    "echo_dir": Source("echo.py", form=""),
+    "replies": Source("replies.py"),
+    "batches": Source(
+        "replies.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
+    "batches_fail": Source(
+        "failures.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
+    "failures": Source("failures.py"),
+    "silent": Source("failures.py", config="minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 2\n"),
+    "resnet": Source(
+        "image_classifier",
+        serialized_file="resnet18.pt",
+        write_weights=write_resnet,
+        extra_files={"index_to_name.json": json.dumps(CLASS_NAMES)},
+    ),
+    "mlp": Source(
+        "mlp_handler.py",
+        model_file="mlp.py",
+        serialized_file="mlp.pt",
+        write_weights=write_mlp_weights,
+    ),
+    "base": Source(
+        "base_handler",
+        model_file="mlp.py",
+        serialized_file="mlp.pt",
+        write_weights=write_mlp_weights,
+    ),
+    "word_lengths": Source(
+        "word_lengths.py",
+        extra_files={"stop_words.txt": "a the of"},
+        config="handler:\n  unit: letters\n",
+    ),
+    "entry": Source("other_entry:answer"),
+    "shadowed": Source("shadowed_class.py"),
+    "load_value_error": Source("load_raises.py", extra_files={"how.txt": "value-error"}),
+    "load_runtime_error": Source("load_raises.py", extra_files={"how.txt": "runtime-error"}),
+    "load_cuda": Source("load_raises.py", extra_files={"how.txt": "cuda"}),
+    "load_memory_error": Source("load_raises.py", extra_files={"how.txt": "memory-error"}),
+    "load_exit": Source("load_raises.py", extra_files={"how.txt": "exit"}),
+    "load_no_handler": Source("load_no_handler.py"),
+    "load_two_classes": Source("load_two_classes.py"),
+    "load_no_initialize": Source("load_no_initialize.py"),
+    "load_import_error": Source("load_import_error.py"),
+    "load_no_weights": Source("base_handler"),
+}
+
+
+def _zip(**entries: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in entries.items():
+                archive.writestr(name, text)
+
+    return write
+
+
+def _file(content: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
+def _manifest(**model: str) -> dict[str, str]:
+    return {"MAR-INF/MANIFEST.json": json.dumps({"runtime": "python", "model": model})}
+
+
+def _truncated(path: Path) -> None:
+    _zip(**_manifest(modelName="truncated", handler="echo.py"), **{"echo.py": "x = 1\n" * 99})(path)
+    path.write_bytes(path.read_bytes()[:-400])
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "no_manifest": _zip(**{"echo.py": "def handle(data, context): ..."}),
+    "no_zip": _file(b"this is no archive"),
+    "empty_file": _file(b""),
+    "truncated": _truncated,
+    "manifest_no_json": _zip(**{"MAR-INF/MANIFEST.json": "{not json"}),
+    "no_name": _zip(**_manifest(handler="echo.py")),
+    "bad_runtime": _zip(
+        **{"MAR-INF/MANIFEST.json": '{"runtime": "cobol", "model": {"modelName": "bad_runtime"}}'}
+    ),
+    "slip": _zip(**_manifest(modelName="slip", handler="echo.py"), **{"../slipped.txt": "out"}),
+}
+
+
+def build_archives(store: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+    """Build the named archives (all when None) in `store`; returns name -> path."""
+    store.mkdir(parents=True, exist_ok=True)
+    names = [*SOURCES, *BROKEN] if names is None else list(names)
+    return {name: _build(name, store) for name in names}
+
+
+def _build(name: str, store: Path) -> Path:
+    if name in BROKEN:
+        target = store / f"{name}.mar"
+        BROKEN[name](target)
+        return target
+    source = SOURCES[name]
+    target = store / f"{name}{source.form}"
+    reference = os.environ.get("TORCHKEEP_REFERENCE")
+    with TemporaryDirectory() as scratch:
+        files = _collect(source, Path(scratch))
+        if reference:
+            _pack_with_reference(Path(reference), name, source, files, target)
+        else:
+            _pack(name, source, files, target)
+    return target
+
+
+def _collect(source: Source, scratch: Path) -> dict[str, Path]:
+    """Path on disk of every file of the archive, by its role or its own name."""
+    files = {}
+    if not source.is_built_in:
+        files["handler"] = HANDLERS / f"{_handler_module(source)}.py"
+    if source.model_file:
+        files["model_file"] = HANDLERS / source.model_file
+    if source.serialized_file and source.write_weights:
+        files["serialized_file"] = scratch / source.serialized_file
+        source.write_weights(files["serialized_file"])
+    for name, text in source.extra_files.items():
+        files[f"extra:{name}"] = scratch / name
+        files[f"extra:{name}"].write_text(text)
+    if source.config:
+        files["config"] = scratch / "model-config.yaml"
+        files["config"].write_text(source.config)
+    return files
+
+
+def _handler_module(source: Source) -> str:
+    return source.handler.partition(":")[0].removesuffix(".py")
+
+
+def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> None:
+    model = {
+        "modelName": source.model_name or name,
+        "serializedFile": source.serialized_file,
+        "handler": source.handler,
+        "modelFile": source.model_file,
+        "modelVersion": source.version,
+        "configFile": "model-config.yaml" if source.config else None,
+    }
+    manifest = {
+        "createdOn": "29/03/2024 16:37:08",
+        "runtime": "python",
+        "model": {key: value for key, value in model.items() if value is not None},
+        "archiverVersion": "0.12.0",
+    }
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch, source.model_name or name)
+        for path in files.values():
+            root.mkdir(exist_ok=True)
+            shutil.copy(path, root / path.name)
+        (root / "MAR-INF").mkdir(parents=True)
+        (root / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest, indent=2))
+        match source.form:
+            case "":
+                shutil.copytree(root, target)
+            case ".tar.gz":
+                with tarfile.open(target, "w:gz") as tar:
+                    tar.add(root, root.name)
+            case ".mar":
+                with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for path in files.values():
+                        archive.write(path, path.name)
+                    archive.write(root / "MAR-INF" / "MANIFEST.json", "MAR-INF/MANIFEST.json")
+
+
+def _pack_with_reference(
+    reference: Path, name: str, source: Source, files: dict[str, Path], target: Path
+) -> None:
+    handler = source.handler
+    if not source.is_built_in:
+        handler = str(HANDLERS / source.handler)
+    command = [
+        str(reference / "bin" / "torch-model-archiver"),
+        *("--model-name", source.model_name or name),
+        *("--version", source.version),
+        *("--handler", handler),
+        *("--archive-format", {".mar": "default", ".tar.gz": "tgz", "": "no-archive"}[source.form]),
+    ]
+    if source.model_file:
+        command += ["--model-file", str(files["model_file"])]
+    if source.serialized_file:
+        command += ["--serialized-file", str(files["serialized_file"])]
+    if source.extra_files:
+        extra = [str(path) for role, path in files.items() if role.startswith("extra:")]
+        command += ["--extra-files", ",".join(extra)]
+    if source.config:
+        command += ["--config-file", str(files["config"])]
+    with TemporaryDirectory() as export:
+        subprocess.run([*command, "--export-path", export], check=True, capture_output=True)
+        shutil.move(Path(export, f"{source.model_name or name}{source.form}"), target)

@@ -1,0 +1,845 @@
+"""What is asked of the real TorchServe (record_facts.py) and of us (test_facts.py).
+
+A scenario is one server with its archives and a list of cases sent in order, one
+connection each; later cases see what earlier ones registered, scaled or broke.
+"""
+
+import base64
+import io
+import json
+import re
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+Comparison = Literal[
+    "exact",  # status, reason, headers, body
+    "numbers",  # the body is JSON; floats may differ by TOLERANCE
+    "tensor",  # the body is a tensor saved by torch
+    "load failure",  # ours may say more: the recorded message is where its message starts
+]
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    port: Literal["inference", "management"]
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    comparison: Comparison = "exact"
+    raw: bytes | None = None  # sent as it is, instead of method, path, headers and body
+    deliberate: str | None = None  # why our answer differs; then it is not compared
+    batch_of: int = 1  # sent so many times at once; all answers are alike
+    repeat_while: tuple[int, ...] = ()  # TorchServe's races: statuses to ask again about
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    archives: tuple[str, ...]
+    cases: list[Case]
+    config: dict[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    args: tuple[str, ...] = ("--disable-token-auth", "--enable-model-api")
+    needs_torch: bool = False
+    not_yet: str | None = None  # what is missing here before this can pass
+
+
+def register(archive: str, **parameters: object) -> Case:
+    query = {"url": f"{archive}.mar", "initial_workers": 1, "synchronous": "true", **parameters}
+    name = f"register {parameters.get('model_name', archive)}"
+    return Case(name, "management", "POST", f"/models?{urlencode(query)}")
+
+
+KEPT_AFTER_FAILURE = "a model that failed to load is gone: TorchServe forgets some of its clean-up"
+
+
+def load_failure(archive: str, **parameters: object) -> list[Case]:
+    case = register(archive, **parameters)
+    name = str(parameters.get("model_name", archive))
+    kept = (
+        KEPT_AFTER_FAILURE
+        if archive in ("load_runtime_error", "load_cuda", "load_memory_error")
+        else None
+    )
+    return [
+        Case(f"load {name}", "management", "POST", case.path, comparison="load failure"),
+        manage(f"unregister {name}", "DELETE", f"/models/{name}", deliberate=kept),
+    ]
+
+
+def infer(
+    name: str, path: str, body: bytes = b"", content_type: str | None = None, **options: Any
+) -> Case:
+    """A POST to the inference port, unless `method` says otherwise."""
+    headers = tuple(options.pop("headers", ()))
+    if content_type is not None:
+        headers += (("Content-Type", content_type),)
+    method = options.pop("method", "POST")
+    return Case(name, "inference", method, path, headers, body, **options)
+
+
+def manage(name: str, method: str, path: str, **options: Any) -> Case:
+    return Case(name, "management", method, path, **options)
+
+
+def picture() -> bytes:
+    """A PNG of 300 x 260 smooth colours: the same bytes everywhere, no imaging library."""
+    width, height = 300, 260
+    rows = b"".join(
+        b"\0"
+        + bytes(
+            channel
+            for x in range(width)
+            for channel in (x * 255 // width, y * 255 // height, (x * y) // 300 % 256)
+        )
+        for y in range(height)
+    )
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", size)
+        + chunk(b"IDAT", zlib.compress(rows, 0))
+        + chunk(b"IEND", b"")
+    )
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    """A multipart body of (header lines, content), boundary `frontier`."""
+    body = io.BytesIO()
+    for header_lines, content in parts:
+        body.write(b"--frontier\r\n" + header_lines.encode() + b"\r\n\r\n" + content + b"\r\n")
+    body.write(b"--frontier--\r\n")
+    return body.getvalue()
+
+
+MULTIPART = "multipart/form-data; boundary=frontier"
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+ECHO = "/predictions/echo"
+
+
+def reply(status: str, phrase: str | None = None) -> list[tuple[str, str]]:
+    headers = [("reply-status", status), ("reply-text", "the answer")]
+    return headers if phrase is None else [*headers, ("reply-phrase", phrase)]
+
+
+REQUESTS = Scenario(
+    "requests",
+    archives=("echo",),
+    cases=[
+        register("echo"),
+        infer("GET without a body", ECHO, method="GET"),
+        infer("POST without a body", ECHO),
+        infer("PUT", ECHO, b"put", "text/plain", method="PUT"),
+        infer("DELETE", ECHO, method="DELETE"),
+        infer("PATCH", ECHO, b"patch", method="PATCH"),
+        infer("HEAD", ECHO, method="HEAD"),
+        infer("PROPFIND", ECHO, method="PROPFIND"),
+        infer(
+            "unknown method",
+            ECHO,
+            method="BREW",
+            deliberate="our HTTP parser knows the registered methods only: 400",
+        ),
+        infer("bytes without a type", ECHO, b"\x00\xffraw"),
+        infer("octet stream", ECHO, b"\x00\xffraw", "application/octet-stream"),
+        infer("json", ECHO, b'{"a": [1, 2.5, null, true, "\xc3\xa4"]}', JSON),
+        infer("json with charset", ECHO, b"[1]", "application/json; charset=utf-8"),
+        infer("json number", ECHO, b"7", JSON),
+        infer("broken json", ECHO, b'{"a": ', JSON),
+        infer("empty json", ECHO, b"", JSON),
+        infer("json type in capitals", ECHO, b"[1]", "Application/JSON"),
+        infer("ld+json", ECHO, b"[1]", "application/ld+json"),
+        infer("text", ECHO, "Grüße".encode(), "text/plain"),
+        infer("text that is not utf-8", ECHO, b"\xff\xfe", "text/plain; charset=latin-1"),
+        infer("text/csv", ECHO, b"1,2", "text/csv"),
+        infer("empty text", ECHO, b"", "text/plain"),
+        infer("urlencoded", ECHO, b"a=1&b=two+words&a=%C3%A4&c=", FORM),
+        infer("urlencoded without =", ECHO, b"just text", FORM),
+        infer("urlencoded json", ECHO, b'{"a":1}', FORM),
+        infer("empty urlencoded", ECHO, b"", FORM),
+        infer(
+            "multipart",
+            ECHO,
+            form(
+                ('Content-Disposition: form-data; name="data"; filename="a.bin"', b"\x00\xff"),
+                (
+                    'Content-Disposition: form-data; name="json"; filename="a.json"\r\n'
+                    "Content-Type: application/json; charset=utf-8",
+                    b'{"a": 1}',
+                ),
+                (
+                    'Content-Disposition: form-data; name="text"; filename="a.txt"\r\n'
+                    "Content-Type: text/plain",
+                    "Grüße".encode(),
+                ),
+                ('Content-Disposition: form-data; name="field"', b"value"),
+                (
+                    'Content-Disposition: form-data; name="typed"\r\n'
+                    "Content-Type: application/json",
+                    b'{"a": 1}',
+                ),
+            ),
+            MULTIPART,
+        ),
+        infer(
+            "multipart with one name twice",
+            ECHO,
+            form(
+                ('Content-Disposition: form-data; name="data"', b"first"),
+                ('Content-Disposition: form-data; name="data"', b"second"),
+            ),
+            MULTIPART,
+        ),
+        infer("multipart that is none", ECHO, b"not a form", MULTIPART),
+        infer("multipart without boundary", ECHO, b"not a form", "multipart/form-data"),
+        infer("multipart/mixed", ECHO, b"mixed", "multipart/mixed; boundary=frontier"),
+        infer("query string", f"{ECHO}?a=1&b=2", b"with a query"),
+        infer(
+            "headers as spelled",
+            ECHO,
+            b"h",
+            headers=[
+                ("X-MiXeD-CaSe", "Value"),
+                ("x-lower", "v"),
+                ("X-Twice", "1"),
+                ("X-Twice", "2"),
+            ],
+        ),
+        infer("two spellings", ECHO, b"h", headers=[("X-One", "1"), ("x-one", "2")]),
+        infer(
+            "headers the server adds itself",
+            ECHO,
+            b"h",
+            headers=[("explain", "True"), ("url_path", "mine"), ("x-request-id", "mine")],
+        ),
+        infer("header named body", ECHO, b"h", headers=[("body", "a header")]),
+        infer("version", f"{ECHO}/1.0", b"v"),
+        infer("url path", f"{ECHO}/1.0/a/b", b"v"),
+        infer("url path with empty segments", f"{ECHO}/1.0/a//b//", b"v"),
+        infer("url path with escapes", f"{ECHO}/1.0/a%20b%2Fc%C3%A4+d", b"v"),
+        infer("url path with a bad escape", f"{ECHO}/1.0/a%ZZ", b"v"),
+        infer("url path with half an escape", f"{ECHO}/1.0/a%4", b"v"),
+        infer("bad escape in the query", f"{ECHO}?a=%ZZ", b"v"),
+        infer("trailing slash", f"{ECHO}/", b"v"),
+        infer("context", f"{ECHO}/1.0/context", b"v"),
+        infer("explain", "/explanations/echo", b"e"),
+        infer("explain with url path", "/explanations/echo/1.0/x", b"e"),
+        infer("HTTP/1.0", ECHO, raw=b"GET /predictions/echo HTTP/1.0\r\nHost: localhost\r\n\r\n"),
+        infer(
+            "connection close",
+            ECHO,
+            raw=b"GET /predictions/echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        ),
+        infer(
+            "chunked body",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        ),
+        infer("malformed request line", ECHO, raw=b"what is this\r\n\r\n"),
+    ],
+)
+
+REPLY_KINDS = [
+    *("bytes", "bytearray", "empty-bytes", "str", "empty-str", "dict", "empty-dict"),
+    *("list", "empty-list", "tuple", "int", "float", "nan", "true", "none", "int-key"),
+]
+
+REPLIES = Scenario(
+    "replies",
+    archives=("echo", "replies"),
+    cases=[
+        register("echo"),
+        register("replies"),
+        *(
+            infer(f"reply {kind}", f"/predictions/replies/1.0/{kind}")
+            for kind in REPLY_KINDS
+        ),
+        infer(
+            "content type",
+            ECHO,
+            headers=[("reply-content-type", "text/x-own"), ("reply-text", "typed")],
+        ),
+        infer(
+            "header",
+            ECHO,
+            headers=[("reply-headers", '{"X-Own": "Value", "x-two": ""}'), ("reply-text", "h")],
+        ),
+        infer(
+            "content type by header",
+            ECHO,
+            headers=[
+                ("reply-content-type", "text/plain"),
+                ("reply-headers", '{"Content-Type": "text/html"}'),
+                ("reply-text", "h"),
+            ],
+        ),
+        infer(
+            "headers that stay the server's",
+            ECHO,
+            headers=[
+                (
+                    "reply-headers",
+                    '{"x-request-id": "mine", "Content-Length": "1", "Connection": "close", '
+                    '"Pragma": "mine", "Cache-Control": "mine", "Expires": "mine"}',
+                ),
+                ("reply-text", "h"),
+            ],
+        ),
+        infer("header value in latin-1", ECHO,
+              headers=[("reply-headers", '{"x-umlaut": "\\u00e4"}'), ("reply-text", "h")]),
+        *(infer(f"status {status}", ECHO, headers=reply(status)) for status in
+          ("200", "201", "204", "301", "400", "404", "413", "418", "500", "513", "599", "999")),
+        *(infer(f"status {status} with a phrase", ECHO, headers=reply(status, "In My Words"))
+          for status in ("200", "201", "404", "999")),
+    ],
+)  # fmt: skip
+
+FAILURE_WAYS = [
+    *("value-error", "memory-error", "cuda", "cuda-lower-case", "status-then-error"),
+    *("too-long", "too-short", "none", "dict", "str", "tuple", "object", "set"),
+    *("prediction-exception", "prediction-exception-cuda"),
+    *(
+        f"prediction-exception/{code}"
+        for code in (200, 302, 400, 404, 413, 429, 500, 513, 599, 999)
+    ),
+    "fine",
+]
+
+FAILURES = Scenario(
+    "failures",
+    archives=("failures",),
+    cases=[
+        register("failures"),
+        *(
+            infer(f"failure {way}", f"/predictions/failures/1.0/{way}", b"x")
+            for way in FAILURE_WAYS
+        ),
+        infer("explain a failure", "/explanations/failures/1.0/value-error", b"x"),
+        infer("HEAD a failure", "/predictions/failures/1.0/value-error", method="HEAD"),
+    ],
+)
+
+DEATH_WAYS = [
+    *("exit", "exit-3", "os-exit", "interrupt", "int-header", "newline-header", "text-status"),
+]
+
+DEATHS = Scenario(
+    "deaths",
+    archives=("failures", "silent"),
+    cases=[
+        register("failures"),
+        *(
+            case
+            for way in DEATH_WAYS
+            for case in (
+                infer(f"death {way}", f"/predictions/failures/1.0/{way}", b"x"),
+                infer(f"answer after {way}", "/predictions/failures/1.0/fine", b"x"),
+            )
+        ),
+        infer("death sigkill", "/predictions/failures/1.0/sigkill", b"x", repeat_while=(500,)),
+        infer("answer after sigkill", "/predictions/failures/1.0/fine", b"x"),
+        infer("healthy after deaths", "/ping", method="GET"),
+        register("silent"),
+        infer("no answer", "/predictions/silent/1.0/never", b"x"),
+        infer("answer after no answer", "/predictions/silent/1.0/fine", b"x"),
+    ],
+)
+
+LOAD_FAILURES = Scenario(
+    "load failures",
+    archives=(
+        "load_value_error", "load_runtime_error", "load_cuda", "load_memory_error", "load_exit",
+        "load_no_handler", "load_two_classes", "load_no_initialize", "load_import_error",
+        "load_no_weights", "echo",
+    ),
+    cases=[
+        *load_failure("load_value_error"),
+        *load_failure("load_runtime_error"),
+        Case(
+            "load kept",
+            "management",
+            "POST",
+            register("load_runtime_error", model_name="kept").path,
+            comparison="load failure",
+        ),
+        manage("describe what stayed", "GET", "/models/kept", deliberate=KEPT_AFTER_FAILURE),
+        manage("register again what stayed", "POST",
+               "/models?url=load_runtime_error.mar&model_name=kept",
+               deliberate=KEPT_AFTER_FAILURE),
+        *load_failure("load_cuda"),
+        *load_failure("load_memory_error"),
+        *load_failure("load_exit"),
+        *load_failure("load_no_handler"),
+        *load_failure("load_two_classes"),
+        *load_failure("load_no_initialize"),
+        *load_failure("load_import_error"),
+        *load_failure("load_no_weights"),
+        *load_failure("echo", model_name="no_module", handler="no_such_module:handle"),
+        *load_failure("echo", model_name="no_function", handler="echo:no_such_function"),
+        infer("healthy after load failures", "/ping", method="GET"),
+    ],
+    needs_torch=True,
+)  # fmt: skip
+
+ENTRY_POINTS = Scenario(
+    "entry points",
+    archives=("entry", "shadowed", "word_lengths"),
+    cases=[
+        register("entry"),
+        infer("entry of the manifest", "/predictions/entry"),
+        register("entry", model_name="entry_other", handler="other_entry:other"),
+        infer("entry of the request", "/predictions/entry_other"),
+        register("entry", model_name="entry_py", handler="other_entry.py:other"),
+        infer("entry with .py", "/predictions/entry_py"),
+        register("shadowed"),
+        infer("function beside a class", "/predictions/shadowed"),
+    ],
+)
+
+CLASSES = Scenario(
+    "classes",
+    archives=("word_lengths", "mlp", "base"),
+    cases=[
+        register("word_lengths"),
+        infer("words as text", "/predictions/word_lengths", b"the size of a word", "text/plain"),
+        infer("words as bytes", "/predictions/word_lengths", b"the size of a word"),
+        infer(
+            "words as a form",
+            "/predictions/word_lengths",
+            form(('Content-Disposition: form-data; name="data"', b"a form field")),
+            MULTIPART,
+        ),
+        infer("words as json", "/predictions/word_lengths", b"[1]", JSON),
+        infer("words explained", "/explanations/word_lengths", b"why these", "text/plain"),
+        manage("customized description", "GET", "/models/word_lengths?customized=true"),
+        register("mlp"),
+        infer("mlp", "/predictions/mlp", b"[0.1, 0.2, -0.3, 4]", JSON, comparison="numbers"),
+        infer("mlp wrong shape", "/predictions/mlp", b"[0.1, 0.2]", JSON),
+        infer("mlp not numbers", "/predictions/mlp", b'{"a": 1}', JSON),
+        register("base"),
+        infer("base handler", "/predictions/base", b"[0.1, 0.2, -0.3, 4]", JSON),
+    ],
+    needs_torch=True,
+)
+
+TENSOR = Scenario(
+    "tensor",
+    archives=("replies",),
+    cases=[
+        register("replies"),
+        infer("reply tensor", "/predictions/replies/1.0/tensor", comparison="tensor"),
+    ],
+    needs_torch=True,
+)
+
+RESNET = Scenario(
+    "resnet",
+    archives=("resnet",),
+    cases=[
+        register("resnet"),
+        infer("picture", "/predictions/resnet", picture(), "image/png", comparison="numbers"),
+        infer("picture without a type", "/predictions/resnet", picture(), comparison="numbers"),
+        infer(
+            "picture in a form",
+            "/predictions/resnet",
+            form(('Content-Disposition: form-data; name="data"; filename="p.png"', picture())),
+            MULTIPART,
+            comparison="numbers",
+        ),
+        infer(
+            "picture in base64",
+            "/predictions/resnet",
+            base64.b64encode(picture()),
+            "text/plain",
+            comparison="numbers",
+        ),
+        infer("not a picture", "/predictions/resnet", b"not a picture"),
+        infer("no picture", "/predictions/resnet"),
+    ],
+    needs_torch=True,
+)
+
+ROUTES = Scenario(
+    "routes",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        infer("ping", "/ping", method="GET"),
+        infer("ping by POST", "/ping", b"x"),
+        infer("ping with more path", "/ping/a", method="GET"),
+        infer("ping with a slash", "/ping/", method="GET"),
+        infer("two slashes", "//ping", method="GET"),
+        infer("ping in capitals", "/Ping", method="GET"),
+        infer("root", "/", method="GET"),
+        infer("unknown path", "/unknown", method="GET"),
+        infer("no model name", "/predictions", b"x"),
+        infer("no model name to explain", "/explanations", b"x"),
+        infer("unknown model", "/predictions/unknown", b"x"),
+        infer("unknown version", "/predictions/echo/9.9", b"x"),
+        infer("unknown model and version", "/predictions/unknown/1.0", b"x"),
+        infer("unknown model to explain", "/explanations/unknown", b"x"),
+        infer("management path", "/models", method="GET"),
+        manage("describe a model loaded at start", "GET", "/models/echo"),
+        manage("management root", "GET", "/"),
+        manage("management unknown path", "GET", "/unknown"),
+        manage("inference path", "POST", "/predictions/echo"),
+        manage("ping on management", "GET", "/ping"),
+        manage("models by PATCH", "PATCH", "/models"),
+        manage("models by PUT", "PUT", "/models"),
+        manage("model by POST", "POST", "/models/echo"),
+        manage("third segment", "GET", "/models/echo/1.0/more"),
+    ],
+)
+
+OTHER_ROUTES = Scenario(
+    "other routes",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    not_yet="KServe, SageMaker and legacy routes come with a later issue",
+    cases=[
+        infer("kserve v1 predict", "/v1/models/echo:predict", b'{"instances": [1]}', JSON),
+        infer("kserve v1 explain", "/v1/models/echo:explain", b'{"instances": [1]}', JSON),
+        infer("kserve v1 unknown model", "/v1/models/unknown:predict", b"{}", JSON),
+        infer("kserve v2 infer", "/v2/models/echo/infer", b"{}", JSON),
+        infer("kserve v2 explain", "/v2/models/echo/explain", b"{}", JSON),
+        infer("invocations of the only model", "/invocations", b"x"),
+        infer("invocations", "/invocations?model_name=echo&a=1", b"x"),
+        infer("invocations of an unknown model", "/invocations?model_name=unknown", b"x"),
+        infer("invoke", "/models/echo/invoke?a=1", b"x"),
+        infer("invoke misspelled", "/models/echo/invok", b"x"),
+        infer("legacy predict", "/echo/predict?a=1", b"x"),
+        infer("legacy predict of a version", "/echo/1.0/predict", b"x"),
+        manage("kserve readiness", "GET", "/v1/models/echo"),
+        manage("kserve readiness unknown", "GET", "/v1/models/unknown"),
+        manage("kserve readiness by POST", "POST", "/v1/models/echo"),
+        manage("register without workers", "POST", "/models?url=echo.mar&model_name=idle"),
+        manage("kserve readiness without workers", "GET", "/v1/models/idle"),
+    ],
+)
+
+LIMITS = Scenario(
+    "limits",
+    archives=("echo",),
+    config={"max_request_size": "1000", "decode_input_request": "false"},
+    cases=[
+        register("echo"),
+        infer("body of the limit", ECHO, b"x" * 1000, headers=[("reply-text", "taken")]),
+        infer("body over the limit", ECHO, b"x" * 1001, headers=[("reply-text", "taken")]),
+        infer(
+            "chunked body over the limit",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n",
+        ),
+        infer("json not decoded", ECHO, b"[1]", JSON),
+        infer("text not decoded", ECHO, b"text", "text/plain"),
+    ],
+)
+
+MODELS = Scenario(
+    "models",
+    archives=("echo", "echo_v2", "echo_config", "word_lengths"),
+    cases=[
+        manage("list nothing", "GET", "/models"),
+        manage("register without url", "POST", "/models"),
+        manage("register with empty url", "POST", "/models?url="),
+        manage("register what is not there", "POST", "/models?url=unknown.mar"),
+        manage("register a relative path", "POST", "/models?url=..%2Fecho.mar"),
+        manage("register a path", "POST", "/models?url=%2Fany%2Fdir%2Funknown.mar"),
+        manage("register a bad runtime", "POST", "/models?url=echo.mar&runtime=java"),
+        manage("register an unknown file url", "POST", "/models?url=file:///no/such/file.mar"),
+        manage("register without workers", "POST", "/models?url=echo.mar"),
+        manage("register twice", "POST", "/models?url=echo.mar"),
+        manage("describe without workers", "GET", "/models/echo"),
+        infer("infer without workers", ECHO, b"x"),
+        infer("infer a version without workers", f"{ECHO}/1.0", b"x"),
+        manage("customized without workers", "GET", "/models/echo?customized=true"),
+        manage("list one", "GET", "/models"),
+        manage("scale", "PUT", "/models/echo?min_worker=1&synchronous=true"),
+        manage("describe with a worker", "GET", "/models/echo"),
+        manage("customized by a function", "GET", "/models/echo?customized=true"),
+        manage("scale without numbers", "PUT", "/models/echo?synchronous=true"),
+        manage("scale a version", "PUT", "/models/echo/1.0?min_worker=1&synchronous=true"),
+        manage("scale in the background", "PUT", "/models/echo?min_worker=1"),
+        manage("scale max below min", "PUT", "/models/echo?min_worker=2&max_worker=1"),
+        manage("scale unknown model", "PUT", "/models/unknown?min_worker=1"),
+        manage("scale unknown version", "PUT", "/models/echo/9.9?min_worker=1"),
+        manage("second version", "POST", "/models?url=echo_v2.mar&initial_workers=1"),
+        manage("second version twice", "POST", "/models?url=echo_v2.mar&initial_workers=1"),
+        manage("describe the default version", "GET", "/models/echo"),
+        manage("describe version 2", "GET", "/models/echo/2.0"),
+        manage("describe an unknown version", "GET", "/models/echo/9.9"),
+        manage("describe an unknown model", "GET", "/models/unknown"),
+        manage("describe all of an unknown model", "GET", "/models/unknown/all"),
+        infer("infer the default version", f"{ECHO}", headers=[("reply-text", "default")]),
+        infer("infer version 2", f"{ECHO}/2.0/context"),
+        manage("set default", "PUT", "/models/echo/2.0/set-default"),
+        manage("set default unknown version", "PUT", "/models/echo/9.9/set-default"),
+        manage("set default unknown model", "PUT", "/models/unknown/1.0/set-default"),
+        manage("describe the new default", "GET", "/models/echo"),
+        manage("unregister the default", "DELETE", "/models/echo"),
+        manage("unregister the default by version", "DELETE", "/models/echo/2.0"),
+        manage("unregister unknown version", "DELETE", "/models/echo/9.9"),
+        manage("unregister unknown model", "DELETE", "/models/unknown"),
+        manage("unregister version 1", "DELETE", "/models/echo/1.0"),
+        infer("infer what was unregistered", f"{ECHO}/1.0", b"x"),
+        manage("scale to zero", "PUT", "/models/echo?min_worker=0&synchronous=true"),
+        infer("infer after scaling to zero", ECHO, b"x"),
+        infer("ping after scaling to zero", "/ping", method="GET"),
+        manage("unregister the last version", "DELETE", "/models/echo"),
+        manage("register from a config", "POST", "/models?url=echo_config.mar&response_timeout=9"),
+        manage("describe from a config", "GET", "/models/echo_config"),
+        manage(
+            "register by json",
+            "POST",
+            "/models?url=ignored.mar",
+            headers=(("Content-Type", JSON),),
+            body=b'{"url": "echo.mar", "model_name": "by_json", "batch_size": "3", '
+            b'"response_timeout": 9}',
+        ),
+        manage("describe by json", "GET", "/models/by_json"),
+        manage(
+            "register by broken json",
+            "POST",
+            "/models",
+            headers=(("Content-Type", JSON),),
+            body=b"{",
+            deliberate="the text is that of TorchServe's JSON library",
+        ),
+        manage(
+            "register by json without url",
+            "POST",
+            "/models",
+            headers=(("Content-Type", JSON),),
+            body=b"{}",
+        ),
+        manage(
+            "register under a name",
+            "POST",
+            "/models?url=echo.mar&model_name=named&batch_size=dd&max_batch_delay=0"
+            "&response_timeout=7&startup_timeout=8&handler=echo:handle&runtime=python3",
+        ),
+        manage("describe the named", "GET", "/models/named"),
+        manage("register by a path", "POST", "/models?url=%2Fany%2Fecho.mar&model_name=by_path"),
+        manage("describe by a path", "GET", "/models/by_path"),
+        manage(
+            "register in the background",
+            "POST",
+            "/models?url=echo.mar&model_name=later&synchronous=false",
+        ),
+        manage("list", "GET", "/models"),
+        manage("list two", "GET", "/models?limit=2"),
+        manage("list from 2", "GET", "/models?limit=2&next_page_token=2"),
+        manage("list beyond", "GET", "/models?limit=2&next_page_token=9"),
+        manage("list with odd numbers", "GET", "/models?limit=x&next_page_token=-3"),
+        manage("set-default by GET", "GET", "/models/named/1.0/set-default"),
+        manage("unregister a version", "DELETE", "/models/named/1.0"),
+    ],
+)
+
+FORMS = Scenario(
+    "archive forms",
+    archives=("echo_tgz", "echo_dir"),
+    cases=[
+        manage("register tar.gz", "POST", "/models?url=echo_tgz.tar.gz&initial_workers=1"),
+        infer("infer from tar.gz", "/predictions/echo_tgz/1.0/context"),
+        manage("register a directory", "POST", "/models?url=echo_dir&initial_workers=1"),
+        infer("infer from a directory", "/predictions/echo_dir/1.0/context"),
+        manage("list archive forms", "GET", "/models"),
+    ],
+)
+
+BROKEN_ARCHIVES = Scenario(
+    "broken archives",
+    archives=(
+        *("no_manifest", "no_zip", "empty_file", "truncated", "manifest_no_json", "no_name"),
+        *("bad_runtime", "slip", "echo"),
+    ),
+    cases=[
+        manage("register no_manifest", "POST", "/models?url=no_manifest.mar"),
+        manage("register no_zip", "POST", "/models?url=no_zip.mar"),
+        manage("register empty_file", "POST", "/models?url=empty_file.mar"),
+        manage("register truncated", "POST", "/models?url=truncated.mar"),
+        manage("register manifest_no_json", "POST", "/models?url=manifest_no_json.mar"),
+        manage("register no_name", "POST", "/models?url=no_name.mar"),
+        manage("register no_name with a name", "POST", "/models?url=no_name.mar&model_name=named"),
+        manage("register bad_runtime", "POST", "/models?url=bad_runtime.mar"),
+        manage(
+            "register slip",
+            "POST",
+            "/models?url=slip.mar",
+            deliberate="400 and the reason, where TorchServe says 500 and nothing",
+        ),
+        manage("list after broken archives", "GET", "/models"),
+    ],
+)
+
+BATCHES = Scenario(
+    "batches",
+    archives=("batches", "batches_fail"),
+    cases=[
+        register("batches"),
+        register("batches_fail"),
+        infer("batch of two", "/predictions/batches/1.0/batch-size", batch_of=2),
+        infer("batch too long", "/predictions/batches_fail/1.0/too-long", batch_of=2),
+        infer("batch of errors", "/predictions/batches_fail/1.0/value-error", batch_of=2),
+        infer(
+            "batch of exceptions",
+            "/predictions/batches_fail/1.0/prediction-exception/404",
+            batch_of=2,
+        ),
+        infer("batch that dies", "/predictions/batches_fail/1.0/os-exit", batch_of=2),
+        infer("batch after a death", "/predictions/batches_fail/1.0/fine", batch_of=2),
+    ],
+)
+
+NO_MODEL_API = Scenario(
+    "no model api",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1", "enable_model_api": "false"},
+    args=("--disable-token-auth",),
+    cases=[
+        manage("register is disabled", "POST", "/models?url=echo.mar"),
+        manage("unregister is disabled", "DELETE", "/models/echo"),
+        manage("unregister a version is disabled", "DELETE", "/models/echo/1.0"),
+        manage("list is not disabled", "GET", "/models"),
+        manage("scale is not disabled", "PUT", "/models/echo?min_worker=1&synchronous=true"),
+    ],
+)
+
+SCENARIOS = [
+    REQUESTS, REPLIES, FAILURES, DEATHS, LOAD_FAILURES, ENTRY_POINTS, CLASSES, TENSOR, RESNET,
+    ROUTES, OTHER_ROUTES, LIMITS, MODELS, FORMS, BROKEN_ARCHIVES, BATCHES, NO_MODEL_API,
+]  # fmt: skip
+
+
+def ask(case: Case, base_url: str, http: Any) -> dict[str, Any]:
+    """The fact of our or their answer to one case; `http` is the module raw_http."""
+
+    def once() -> dict[str, Any]:
+        if case.raw is not None:
+            return fact(http.send_raw(base_url, case.raw))
+        return fact(http.send(base_url, case.method, case.path, case.headers, case.body))
+
+    with ThreadPoolExecutor(case.batch_of) as senders:
+        first, *others = [
+            pending.result() for pending in [senders.submit(once) for _ in range(case.batch_of)]
+        ]
+    for other in others:
+        assert other == first, f"{case.name}: not all answers of the batch are alike"
+    return first
+
+
+def fact(answer: Any) -> dict[str, Any]:
+    """An answer without what differs from run to run: comparable, and JSON."""
+    request_id = answer.header("x-request-id")
+    body: bytes = answer.body
+    headers = [[name, value] for name, value in answer.headers]
+    if request_id is not None and re.fullmatch(
+        r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id
+    ):
+        body = body.replace(request_id.encode(), b"<request id>")
+        headers = [[name, value.replace(request_id, "<request id>")] for name, value in headers]
+    masked = body
+    for pattern, text in VOLATILE:
+        masked = re.sub(pattern, text, masked)
+    if masked != body:
+        length = ["content-length", str(len(answer.body))]
+        headers = [["content-length", "<length>"] if pair == length else pair for pair in headers]
+    known: dict[str, Any] = {
+        "status": answer.status,
+        "reason": answer.reason,
+        "headers": sorted(headers),
+        "is_closed": answer.is_closed,
+    }
+    try:
+        known["text"] = masked.decode("ascii")
+    except UnicodeDecodeError:
+        known["base64"] = base64.b64encode(masked).decode("ascii")
+    return known
+
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+VOLATILE = [
+    (rb'"startTime": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"', b'"startTime": "<time>"'),
+    (rb'"pid": [1-9]\d*', b'"pid": <pid>'),
+    (rb'"memoryUsage": \d+', b'"memoryUsage": <bytes>'),
+]
+
+
+def differences(case: Case, theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """One line per difference that a client could see."""
+    if case.deliberate:
+        return []
+    theirs, ours = dict(theirs), dict(ours)
+    found = []
+    if case.comparison != "exact":
+        their_body, our_body = _take_body(theirs), _take_body(ours)
+        if not _is_like(case.comparison, their_body, our_body):
+            found.append(f"{case.name}: body {our_body[:300]!r}, TorchServe {their_body[:300]!r}")
+        for known in (theirs, ours):  # the length follows the body
+            known["headers"] = [pair for pair in known["headers"] if pair[0] != "content-length"]
+    for key in ("status", "reason", "is_closed", "text", "base64"):
+        if ours.get(key) != theirs.get(key):
+            found.append(f"{case.name}: {key} {ours.get(key)!r}, TorchServe {theirs.get(key)!r}")
+    found += [
+        f"{case.name}: header {pair} is not TorchServe's"
+        for pair in ours["headers"]
+        if pair not in theirs["headers"]
+    ]
+    found += [
+        f"{case.name}: header {pair} is missing"
+        for pair in theirs["headers"]
+        if pair not in ours["headers"]
+    ]
+    return found
+
+
+def _take_body(known: dict[str, Any]) -> bytes:
+    if "text" in known:
+        return str(known.pop("text")).encode()
+    return base64.b64decode(known.pop("base64"))
+
+
+def _is_like(comparison: Comparison, theirs: bytes, ours: bytes) -> bool:
+    if comparison == "tensor":
+        import torch
+
+        return bool(torch.equal(torch.load(io.BytesIO(theirs)), torch.load(io.BytesIO(ours))))
+    if comparison == "load failure":
+        their_error, our_error = json.loads(theirs), json.loads(ours)
+        if "message" not in their_error:
+            return bool(their_error == our_error)
+        is_start = str(our_error.pop("message")).startswith(their_error.pop("message"))
+        return is_start and list(their_error.items()) == list(our_error.items())
+    return _is_close(json.loads(theirs), json.loads(ours))
+
+
+def _is_close(theirs: Any, ours: Any) -> bool:
+    match theirs, ours:
+        case float(), float():
+            return abs(theirs - ours) <= TOLERANCE
+        case list(), list():
+            return len(theirs) == len(ours) and all(map(_is_close, theirs, ours))
+        case dict(), dict():
+            return list(theirs) == list(ours) and all(
+                _is_close(theirs[key], ours[key]) for key in theirs
+            )
+    return bool(theirs == ours)
