@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from torchkeep.runtime.cores import threads_of_environment
+
 _PR_SET_PDEATHSIG = 1
 _PARENT_DEADLINE_S = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -133,6 +135,34 @@ def reseed() -> None:
         import torch
 
         torch.manual_seed(secrets.randbits(63))
+
+
+def set_threads(count: int) -> None:
+    """Compute with so many threads, unless the user's own OMP_NUM_THREADS decides.
+
+    Called before any tensor exists: weights that IPEX packs for one number of threads give
+    wrong results with another.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))  # read where torch is imported later
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads_of_environment(os.environ) or count)
+
+
+def compute_threads() -> int:
+    """The threads that torch computes with now; 0 in a process that has not imported it."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else int(torch.get_num_threads())
+
+
+def children() -> list[int]:
+    """The processes that this one started and has not waited for."""
+    pids = []
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            pids += [int(pid) for pid in file.read().split()]
+    return pids
 
 
 def thread_count() -> int:

@@ -69,6 +69,7 @@ class Service:
         self._entry_point = entry_point
         self._emissions = emissions  # what the handler records, filled by `context.metrics`
         self._decodes = decode_input_request
+        self.summary = f"loaded model {context.model_name}"
 
     @classmethod
     def load(cls, load: Load) -> "Service":
@@ -84,6 +85,13 @@ class Service:
             traceback.print_exc()
             raise _load_failed(error) from error
         return cls(context, entry_point, emissions, load.decode_input_request)
+
+    def rehearse(self) -> None:
+        """Before a fork of a loaded model serves: run what its parent ran last.
+
+        A fork that could not compute would hang here, where the frontend waits with a
+        deadline and a plain fork to fall back to, and not at a client's first request.
+        """
 
     def predict(self, requests: Sequence[RequestInput]) -> Predictions:
         """Answer one batch; every request shares the success or failure of the handler's call."""

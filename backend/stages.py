@@ -7,6 +7,7 @@ hostile, so its source is only parsed, and only so much of it.
 
 import ast
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 MAX_FILES = 200
@@ -14,11 +15,7 @@ MAX_SOURCE_BYTES = 1 << 18  # of all files together: parsing takes some hundred 
 MAX_PARTS = 16  # of a dotted name
 
 # Built-in handlers load a model, so all of them need torch.
-_BUILTIN_STAGES = {
-    "base_handler": "torch",
-    "vision_handler": "torch",
-    "image_classifier": "torch",
-}
+_BUILTIN_HANDLERS = frozenset({"base_handler", "image_classifier", "vision_handler"})
 
 # Packages that import torch themselves.
 _TORCH_PACKAGES = frozenset(
@@ -26,7 +23,6 @@ _TORCH_PACKAGES = frozenset(
         "accelerate",
         "captum",
         "diffusers",
-        "intel_extension_for_pytorch",
         "pytorch_lightning",
         "sentence_transformers",
         "timm",
@@ -43,39 +39,86 @@ _TORCH_PACKAGES = frozenset(
 _ENDLESS_NAME = re.compile(rb"(?:\.[\s\\]*[\w\x80-\xff]+[\s\\]*){64}")
 
 
-def required_stage(handler: str, model_dir: Path) -> str:
-    """The earliest stage that has what the handler imports: "plain" or "torch"."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a handler needs of the process that its worker is forked from."""
+
+    stage: str  # the earliest that has what the handler imports: "plain", "torch" or "ipex"
+    can_share: bool  # its `initialize` is BaseHandler's, so forks of a loaded model are as good
+
+
+def needs_of(handler: str, model_dir: Path, optimizes_with_ipex: bool) -> Needs:
+    """`optimizes_with_ipex`: whether an eager model that BaseHandler loads gets IPEX here."""
     path = handler.split(":", 1)[0].removesuffix(".py")
     name = path.rsplit("/", 1)[-1]
     roots = [model_dir, (model_dir / path).parent]
     if not any(_module_files(root, [name]) for root in roots):
-        return _BUILTIN_STAGES.get(handler, "plain")
-    return "torch" if _ImportScan(roots).reaches_torch(name) else "plain"
+        if handler not in _BUILTIN_HANDLERS:
+            return Needs("plain", can_share=False)
+        return Needs("ipex" if optimizes_with_ipex else "torch", can_share=True)
+    scan = _ImportScan(roots)
+    scan.follow(name)
+    if scan.reaches_ipex or (scan.reaches_base_handler and optimizes_with_ipex):
+        stage = "ipex"
+    else:
+        stage = "torch" if scan.reaches_torch or scan.reaches_base_handler else "plain"
+    is_class = ":" not in handler
+    return Needs(stage, can_share=is_class and scan.has_base_initialize())
 
 
 class _ImportScan:
     """Follows imports from module to module, as far as the archive itself holds them."""
 
     def __init__(self, roots: list[Path]) -> None:
+        self.reaches_torch = False
+        self.reaches_ipex = False
+        self.reaches_base_handler = False
         self._roots = roots
         self._seen: set[Path] = set()
         self._bytes_left = MAX_SOURCE_BYTES
+        self._first: ast.Module | None = None  # the handler's own module
 
-    def reaches_torch(self, module: str) -> bool:
+    def follow(self, module: str) -> None:
+        """Note what this module reaches."""
         pending = [module]
         known = set(pending)
         while pending:
             parts = pending.pop().split(".")[:MAX_PARTS]
-            files = [file for root in self._roots for file in _module_files(root, parts)]
-            if not files and (parts[0] in _TORCH_PACKAGES or parts[:2] == ["ts", "torch_handler"]):
-                return True
+            files = self._files(parts)
+            if not files:
+                self._note_foreign(parts)
             for file, package in files:
                 if file not in self._seen and len(self._seen) < MAX_FILES:
                     self._seen.add(file)
-                    names = _imported_names(self._read(file), package) - known
-                    known |= names
-                    pending += names
-        return False
+                    tree = _parse(self._read(file))
+                    self._first = self._first or tree
+                    if tree is not None:
+                        names = _imported_names(tree, package) - known
+                        known |= names
+                        pending += names
+
+    def has_base_initialize(self) -> bool:
+        """Whether the handler's one class derives from a built-in handler and keeps its loading.
+
+        A class between the two that is the archive's own counts as one that may not.
+        """
+        if self._first is None or _defines(self._first.body, "handle"):
+            return False
+        classes = [node for node in self._first.body if isinstance(node, ast.ClassDef)]
+        if len(classes) != 1:
+            return False
+        (own,) = classes
+        bases = {ast.unparse(base).split(".")[0] for base in own.bases} - {"ABC", "object"}
+        is_derived = bool(bases) and bases <= _names_from_torch_handler(self._first)
+        return is_derived and not own.keywords and not _defines(own.body, "initialize")
+
+    def _files(self, parts: list[str]) -> list[tuple[Path, list[str]]]:
+        return [file for root in self._roots for file in _module_files(root, parts)]
+
+    def _note_foreign(self, parts: list[str]) -> None:
+        self.reaches_ipex |= parts[0] == "intel_extension_for_pytorch"
+        self.reaches_base_handler |= parts[:2] == ["ts", "torch_handler"]
+        self.reaches_torch |= parts[0] in _TORCH_PACKAGES
 
     def _read(self, file: Path) -> bytes:
         try:
@@ -101,15 +144,45 @@ def _module_files(root: Path, parts: list[str]) -> list[tuple[Path, list[str]]]:
         return []
 
 
-def _imported_names(source: bytes, package: list[str]) -> set[str]:
-    """Dotted names that a module of this package imports anywhere; none when it does not parse."""
+def _parse(source: bytes) -> ast.Module | None:
+    """The tree of a module; None when it does not parse: it is then simply not followed."""
     if _ENDLESS_NAME.search(source):
-        return set()
+        return None
     try:
-        tree = ast.parse(source)
-    # A hostile file can exhaust the parser's stack: it is then simply not followed.
+        return ast.parse(source)
+    # A hostile file can exhaust the parser's stack.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return None
+
+
+def _defines(body: list[ast.stmt], name: str) -> bool:
+    """Whether these statements bind the name in any of the usual ways."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
+            return True
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            if any((alias.asname or alias.name) in (name, "*") for alias in node.names):
+                return True
+        elif not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+            if any(n.id == name and isinstance(n.ctx, ast.Store) for n in stored):
+                return True
+    return False
+
+
+def _names_from_torch_handler(tree: ast.Module) -> set[str]:
+    """The names that a module's top level binds to `ts.torch_handler` or what it holds."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            path = (node.module or "").split(".")[:2]
+            if path == ["ts", "torch_handler"]:
+                names.update(alias.asname or alias.name for alias in node.names)
+    return names
+
+
+def _imported_names(tree: ast.Module, package: list[str]) -> set[str]:
+    """Dotted names that a module of this package imports anywhere."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -18,10 +18,17 @@ from torchkeep.runtime.wire import SECRET_BYTES, Wire
 class Worker:
     """Serves one connection until it ends."""
 
-    def __init__(self, connection: socket.socket, worker_id: str, frontend_pid: int) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        worker_id: str,
+        frontend_pid: int,
+        shared: Service | None = None,
+    ) -> None:
         self._connection = connection
         self._worker_id = worker_id
         self._frontend_pid = frontend_pid
+        self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
 
     def run(self) -> None:
@@ -54,13 +61,16 @@ class Worker:
         raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
 
     def _load(self, load: Load) -> Loaded:
-        os.environ.clear()
-        os.environ.update(load.environment)
         try:
-            self._service = Service.load(load)
+            if self._shared is not None:
+                process.set_threads(load.threads)
+                self._shared.rehearse()
+                self._service = self._shared
+            else:
+                self._service = load_service(load)
         except LoadFailed as error:
             return Loaded(error.status, error.message)
-        return Loaded(200, f"loaded model {load.model_name}")
+        return Loaded(200, self._service.summary, process.compute_threads())
 
     def _receive_secret(self) -> bytes:
         """The 32 bytes that were in the socket before this process existed."""
@@ -83,3 +93,14 @@ class Worker:
                 sent -= len(buffers.pop(0))
             if sent:
                 buffers[0] = memoryview(buffers[0])[sent:]
+
+
+def load_service(load: Load) -> Service:
+    """Make this process the model's: its environment, its threads, its handler.
+
+    Raises LoadFailed.
+    """
+    os.environ.clear()
+    os.environ.update(load.environment)
+    process.set_threads(load.threads)
+    return Service.load(load)

@@ -1,32 +1,40 @@
 """The zygote: processes that have imported much and run nothing, from which workers fork.
 
 It grows in *stages*, each a fork of the one before: `plain` has this project's own imports,
-`torch` has torch. A stage answers requests on its control socket, one message each:
+`torch` has torch, `ipex` has IPEX. A *model stage* has loaded one model version as well, so
+that the workers forked from it share its weights; it alone has run a handler's code. A stage
+answers requests on its control socket, one message each:
 
     {"fork": worker_id} + (connection, stdout, stderr)   -> {"pid": n}      a worker
     {"grow": stage}     + (control socket,)              -> {"pid": n}      the next stage
-    {"stage_for": [handler, model_dir]}                  -> {"stage": name}
+    {"grow_model": 0}   + (control, stdout, stderr, load) -> {"pid": n}     a model stage
+    {"needs_of": [handler, model_dir, ipex]}             -> {"stage": name, "can_share": bool}
 
-and says {"ready": seconds} once, when its imports are done. No secret ever passes through
-here: a later fork would find it in its memory. The frontend writes a worker's secret into
-that worker's own connection before it hands over the other end.
+and says {"ready": seconds} once, when its imports are done; a model stage says {"loaded":
+[status, message, threads]} instead, or {"unsafe": why} where no fork of it could be trusted.
+No secret ever passes through here: a later fork would find it in its memory. The frontend
+writes a worker's secret into that worker's own connection before it hands over the other end.
 """
 
 import array
+import contextlib
 import gc
 import os
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
 from torchkeep.backend import process
-from torchkeep.backend.stages import required_stage
-from torchkeep.backend.worker import Worker
+from torchkeep.backend.service import LoadFailed, Service
+from torchkeep.backend.stages import needs_of
+from torchkeep.backend.worker import Worker, load_service
+from torchkeep.runtime.messages import Load, unpack, unpack_metadata
 
 MAX_CONTROL_BYTES = 1 << 16
 MAX_DESCRIPTORS = 4
@@ -40,19 +48,32 @@ class Stage:
         self._control = control
         self._frontend_pid = frontend_pid
         self._scratch = scratch  # for what imports write; the frontend removes it
+        self._service: Service | None = None  # of a model stage; its workers begin with it
 
-    def run(self) -> None:
+    def run(self, load: Load | None = None) -> None:
+        """Import what the stage is for, or load the model, and serve."""
         process.reset_signals()
         process.adopt(self._frontend_pid)
         process.no_core_dumps()
         started = time.monotonic()
-        if self.name == "torch":
-            import_torch(self._scratch)
-        # What is imported by now is shared by all forks; a collection in one of them must
-        # not touch (and so copy) every object of it.
+        if load is not None:
+            reply = self._load(load)
+        else:
+            match self.name:
+                case "torch":
+                    import_torch(self._scratch)
+                case "ipex":
+                    import_ipex(self._scratch)
+            reply = {"ready": time.monotonic() - started}
+        # What is there by now is shared by all forks; a collection in one of them must not
+        # touch (and so copy) every object of it.
         gc.collect()
         gc.freeze()
-        self._reply({"ready": time.monotonic() - started})
+        self._reply(reply)
+        if load is None or self._service is not None:
+            self._serve()
+
+    def _serve(self) -> None:
         while True:
             request, descriptors = self._receive()
             if request is None:
@@ -66,6 +87,20 @@ class Stage:
                     os.close(descriptor)
             self._reply(reply)
 
+    def _load(self, load: Load) -> dict[str, Any]:
+        """Load the model, with one thread, as a fork of several could hang."""
+        process.reseed()
+        try:
+            service = load_service(load)
+        except LoadFailed as error:
+            return {"loaded": [error.status, error.message, 0]}
+        try:
+            self._check_fork_is_safe()
+        except OSError as error:
+            return {"unsafe": str(error)}
+        self._service = service
+        return {"loaded": [200, service.summary, process.compute_threads()]}
+
     def _answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         match request:
             case {"fork": str(worker_id)}:
@@ -75,7 +110,8 @@ class Stage:
                 def worker() -> None:
                     process.keep_only([connection, stdout, stderr])
                     process.redirect_stdio(stdout, stderr)
-                    Worker(socket.socket(fileno=connection), worker_id, self._frontend_pid).run()
+                    ours = socket.socket(fileno=connection)
+                    Worker(ours, worker_id, self._frontend_pid, self._service).run()
 
                 return {"pid": process.fork_twice(worker)}
             case {"grow": str(name)}:
@@ -88,15 +124,32 @@ class Stage:
                     Stage(name, ours, self._frontend_pid, self._scratch).run()
 
                 return {"pid": process.fork_twice(stage)}
-            case {"stage_for": [str(handler), str(model_dir)]}:
-                return {"stage": required_stage(handler, Path(model_dir))}
+            case {"grow_model": _}:
+                self._check_fork_is_safe()
+                control, stdout, stderr, load_file = descriptors
+
+                def model_stage() -> None:
+                    process.keep_only([control, stdout, stderr, load_file])
+                    process.redirect_stdio(stdout, stderr)
+                    ours = socket.socket(fileno=control)
+                    load = read_load(load_file)
+                    Stage("model", ours, self._frontend_pid, self._scratch).run(load)
+
+                return {"pid": process.fork_twice(model_stage)}
+            case {"needs_of": [str(handler), str(model_dir), bool(has_ipex)]}:
+                needs = needs_of(handler, Path(model_dir), has_ipex)
+                return {"stage": needs.stage, "can_share": needs.can_share}
         raise AssertionError(f"the frontend sent {request!r}")
 
     def _check_fork_is_safe(self) -> None:
         # A fork copies only the thread that called it: the locks that others hold stay
-        # locked for ever in the child, and OpenMP's own pool hangs at its first use.
+        # locked for ever in the child, and OpenMP's own pool hangs at its first use. A helper
+        # process (torch's compile workers are one) may take orders from a pipe that every
+        # fork inherits.
         if (threads := process.thread_count()) != 1:
             raise OSError(f"the {self.name} stage has {threads} threads and cannot fork safely")
+        if helpers := process.children():
+            raise OSError(f"the {self.name} stage has a helper process ({helpers[0]})")
 
     def _receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         try:
@@ -118,28 +171,72 @@ class Stage:
             raise SystemExit(0) from None  # the frontend left
 
 
+def read_load(descriptor: int) -> Load:
+    """The Load that the frontend wrote into a file in memory: too long for one control message."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        message = unpack(unpack_metadata(file.read()), [])
+    assert isinstance(message, Load)  # the frontend is not a stranger to its own zygote
+    return message
+
+
 def import_torch(scratch: Path) -> None:
     """Import torch so that forks of this process stay safe and quick."""
+    with _importing(scratch):
+        try:
+            import torch
+        except ImportError:
+            return  # a worker whose handler needs torch will say so in its own words
+        del torch
+        try:
+            import torchvision  # noqa: F401
+        except Exception as error:  # such as a torchvision built for another torch
+            sys.stderr.write(f"torchvision does not import beside this torch: {error}\n")
+
+
+def import_ipex(scratch: Path) -> None:
+    """Import IPEX on top of torch; where it cannot be, workers go on without it."""
+    with _importing(scratch), _quiet_stderr():
+        try:
+            import intel_extension_for_pytorch  # noqa: F401
+        except ImportError:
+            return
+
+
+@contextlib.contextmanager
+def _importing(scratch: Path) -> Iterator[None]:
+    """An environment in which imports start no thread, no process and leave no file behind."""
     # torch writes a module into a new temporary directory at import, and this process may
     # be killed before it can tidy up.
     tempfile.tempdir = str(scratch)
     # One thread for OpenBLAS (importing numpy starts its pool otherwise) and no compile
-    # helper: a fork inherits neither threads nor the right to another's pipe.
+    # helper: IPEX beside `transformers` starts one that unpickles from a pipe which every
+    # fork inherits.
     unset = [
         n for n in ("OPENBLAS_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS") if n not in os.environ
     ]
     for name in unset:
         os.environ[name] = "1"
     try:
-        import torch
-    except ImportError:
-        return  # a worker whose handler needs torch will say so in its own words
-    for name in unset:
-        del os.environ[name]
-    del torch
-    for module in ("torchvision", "torchkeep.backend.service"):
+        yield
+    finally:
+        for name in unset:
+            del os.environ[name]
+        tempfile.tempdir = None  # a worker finds its own
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep back what native code writes to descriptor 2; shown only if the block raises."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
         try:
-            __import__(module)
-        except Exception as error:  # such as a torchvision built for another torch
-            sys.stderr.write(f"{module} does not import beside this torch: {error}\n")
-    tempfile.tempdir = None  # a worker finds its own
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(saved, kept.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

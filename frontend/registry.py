@@ -233,6 +233,8 @@ class ModelRegistry:
             max_retry_timeout_s=config.max_retry_timeout_s,
             client_timeout_ms=config.client_timeout_ms,
             loaded_at_startup=asked.loaded_at_startup or name in self._startup_names,
+            is_eager=manifest.model_file is not None,
+            shared_weights=config.shared_weights,
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
             device_ids=None,  # TorchServe: ignored where there is no GPU

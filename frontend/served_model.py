@@ -9,6 +9,8 @@ from typing import Any
 from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess, WorkerSettings
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
@@ -38,6 +40,8 @@ class ModelSpec:
     client_timeout_ms: int = 0
     loaded_at_startup: bool = False
     device_type: str = "cpu"
+    is_eager: bool = False  # the archive brings the code of its model: what IPEX is for
+    shared_weights: bool | None = None  # None: where it is known to be safe
     # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
@@ -63,6 +67,8 @@ class WorkerGround:
     limit_max_image_pixels: bool
     decode_input_request: bool
     max_response_bytes: int
+    plan: ThreadPlan
+    has_ipex: bool = False  # IPEX is installed and not switched off
 
 
 class ServedModel:
@@ -74,6 +80,12 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
+        self._origin = WorkerOrigin(
+            ground.zygote,
+            f"M-{spec.name}_{spec.version}",
+            spec.shared_weights,
+            ground.has_ipex and spec.is_eager,
+        )
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -111,6 +123,7 @@ class ServedModel:
             self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
         if not self.workers:
             self._refuse_queued()
+            self._keep(self._origin.close())  # nothing shares its weights any more
         return started
 
     async def scale(self, min_workers: int, max_workers: int) -> int:
@@ -133,6 +146,7 @@ class ServedModel:
         self._refuse_queued()
         for worker in workers:
             self._keep(worker.stop(grace_s, self._unavailable))
+        self._keep(self._origin.close())
         while self._leaving:
             await asyncio.wait(self._leaving)
         await asyncio.to_thread(self.model_dir.close)
@@ -149,6 +163,7 @@ class ServedModel:
             limit_max_image_pixels=ground.limit_max_image_pixels,
             decode_input_request=ground.decode_input_request,
             environment=ground.environment(),
+            threads=ground.plan.threads(spec.max_workers),
         )
         settings = WorkerSettings(
             load=load,
@@ -159,7 +174,9 @@ class ServedModel:
             max_response_bytes=ground.max_response_bytes,
         )
         worker_id = str(next(ground.worker_ids))
-        worker = WorkerProcess(worker_id, settings, self.queue, ground.zygote, ground.metrics)
+        worker = WorkerProcess(
+            worker_id, settings, self.queue, self._origin, ground.plan, ground.metrics
+        )
         worker.start()
         self.workers.append(worker)
         return worker

@@ -15,6 +15,14 @@ class WorkerDied(ServingError):
     """The worker closed its connection, or sent what cannot be trusted. It is over."""
 
 
+class LoadRefused(WorkerDied):
+    """The process lives, but its handler could not be loaded."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class WorkerConnection(asyncio.BufferedProtocol):
     """Sends one message at a time and waits for the reply that ends it."""
 

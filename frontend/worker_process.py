@@ -10,15 +10,17 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.worker_connection import WorkerConnection, WorkerDied
+from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
+from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, ZygoteClient, ZygoteError
+from torchkeep.frontend.zygote_client import ChildProcess, ZygoteError
 from torchkeep.runtime.messages import Load, Loaded, Message, Predict, Predictions
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
 EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
 STATUS_REPORT_S = 0.2  # for an exit status to arrive after the connection ended
+SHARED_START_S = 10.0  # for a fork of a loaded model to answer, before it is replaced
 
 
 class WorkerState(enum.Enum):
@@ -60,6 +63,17 @@ class WorkerSettings:
     max_response_bytes: int
 
 
+@dataclass(slots=True)
+class _Life:
+    """One process of a worker, and what the frontend holds of it."""
+
+    connection: WorkerConnection
+    began: float = 0.0
+    child: ChildProcess | None = None
+    is_shared: bool = False  # forked from a process that had loaded the model
+    outputs: list[WorkerOutput] = field(default_factory=list)
+
+
 class WorkerProcess:
     """The handle of one worker: its owner awaits `run()` and ends it with `scale_down()`."""
 
@@ -68,7 +82,8 @@ class WorkerProcess:
         worker_id: str,
         settings: WorkerSettings,
         queue: JobQueue,
-        zygote: ZygoteClient,
+        origin: WorkerOrigin,
+        plan: ThreadPlan,
         metrics: Metrics,
     ) -> None:
         self.worker_id = worker_id
@@ -83,7 +98,8 @@ class WorkerProcess:
         self.first_outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._queue = queue
-        self._zygote = zygote
+        self._origin = origin
+        self._plan = plan
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -154,46 +170,72 @@ class WorkerProcess:
 
     async def _live_once(self) -> None:
         """One process from fork to end. Whatever happens, nothing of it is left."""
-        connection = WorkerConnection(
-            self.worker_id, self._settings.max_response_bytes, on_lost=self._interrupt
-        )
-        child: ChildProcess | None = None
-        outputs: list[WorkerOutput] = []
+        life = self._new_life()
         status = 500
         try:
-            child = await self._fork(connection, outputs)
-            self.pid = child.pid
-            await self._load(connection)
-            await self._serve(connection)
+            try:
+                await self._begin(life)
+            except (WorkerDied, TimeoutError) as error:
+                if not life.is_shared or self._stopping:
+                    raise
+                await self._end(life)
+                await self._origin.distrust(f"a fork of it did not start: {error!r}")
+                life = self._new_life()
+                await self._begin(life)
+            self._become_ready()
+            await self._serve(life.connection)
         except (WorkerDied, ZygoteError, TimeoutError, OSError) as error:
             if self._stopping and isinstance(error, WorkerDied):
                 return
-            status = await self._status_of_failure(child)
-            self._describe_failure(error, child)
+            if isinstance(error, LoadRefused):
+                status = error.status
+                self._enter(WorkerState.ERROR)
+            else:
+                status = await self._status_of_failure(life.child)
+            self._describe_failure(error, life.child)
             self._fail_batch(WorkerFailed(status, "Worker died."))
             if self.state is WorkerState.MODEL_LOADED or self.state is WorkerState.STARTED:
                 self._enter(WorkerState.STOPPED)
         finally:
             self.failed_status = status
             self._fail_batch(WorkerFailed(500, "Worker died."))
-            connection.close()
-            if child is not None:
-                await asyncio.shield(self._bury(child, outputs))
-            else:
-                for output in outputs:
-                    output.close()
+            await asyncio.shield(self._end(life))
 
-    async def _fork(
-        self, connection: WorkerConnection, outputs: list[WorkerOutput]
-    ) -> ChildProcess:
-        load = self._settings.load
-        stage = await self._zygote.stage_for(load.handler, load.model_dir)
-        theirs = await connection.open()
+    def _new_life(self) -> "_Life":
+        return _Life(
+            WorkerConnection(
+                self.worker_id, self._settings.max_response_bytes, on_lost=self._interrupt
+            )
+        )
+
+    async def _begin(self, life: "_Life") -> None:
+        """Fork and load."""
+        self.started_at = time.time()
+        life.began = monotonic()
+        await self._fork(life)
+        assert life.child is not None
+        self.pid = life.child.pid
+        timeout_s = self._settings.startup_timeout_s
+        async with asyncio.timeout(min(timeout_s, SHARED_START_S) if life.is_shared else timeout_s):
+            reply = await life.connection.exchange(self._settings.load)
+        if not isinstance(reply, Loaded):
+            raise WorkerDied("it answered a load with something else")
+        if reply.status != 200:
+            raise LoadRefused(reply.message, 507 if reply.status == 507 else 500)
+        self.load_s = monotonic() - life.began
+        if reply.threads > 0:
+            self._plan.admit(self.pid, reply.threads)
+
+    async def _fork(self, life: "_Life") -> None:
+        settings = self._settings
+        theirs = await life.connection.open()
         with theirs:
             pipes = [os.pipe(), os.pipe()]
             try:
                 descriptors = [theirs.fileno(), pipes[0][1], pipes[1][1]]
-                child = await self._zygote.fork(stage, self.worker_id, descriptors)
+                life.child, life.is_shared = await self._origin.fork(
+                    settings.load, settings.startup_timeout_s, self.worker_id, descriptors
+                )
             except BaseException:
                 for read_end, _ in pipes:
                     os.close(read_end)
@@ -201,23 +243,11 @@ class WorkerProcess:
             finally:
                 for _, write_end in pipes:
                     os.close(write_end)
-        outputs.append(WorkerOutput(pipes[0][0], logging.INFO, f"{self.name}-stdout"))
-        outputs.append(WorkerOutput(pipes[1][0], logging.WARNING, f"{self.name}-stderr"))
-        return child
+        life.outputs.append(WorkerOutput(pipes[0][0], logging.INFO, f"{self.name}-stdout"))
+        life.outputs.append(WorkerOutput(pipes[1][0], logging.WARNING, f"{self.name}-stderr"))
 
-    async def _load(self, connection: WorkerConnection) -> None:
-        self.started_at = time.time()
-        started = monotonic()
-        async with asyncio.timeout(self._settings.startup_timeout_s):
-            reply = await connection.exchange(self._settings.load)
-        if not isinstance(reply, Loaded):
-            raise WorkerDied("it answered a load with something else")
-        if reply.status != 200:
-            self.last_error = reply.message
-            self.failed_status = 507 if reply.status == 507 else 500
-            self._enter(WorkerState.ERROR)
-            raise LoadRefused(reply.message, self.failed_status)
-        self.load_s = monotonic() - started
+    def _become_ready(self) -> None:
+        assert self.load_s is not None
         self._failing_since = None
         self._failures = 0
         self._enter(WorkerState.MODEL_LOADED)
@@ -291,8 +321,6 @@ class WorkerProcess:
 
     async def _status_of_failure(self, child: ChildProcess | None) -> int:
         """507 for a process that was killed for its memory (or by anyone's SIGKILL)."""
-        if self.state is WorkerState.ERROR:
-            return self.failed_status
         if child is not None:
             await asyncio.wait([child.exited], timeout=STATUS_REPORT_S)
             # TorchServe: exit code 137, which is also what SIGKILL from outside looks like.
@@ -303,19 +331,23 @@ class WorkerProcess:
     def _describe_failure(self, error: Exception, child: ChildProcess | None) -> None:
         if isinstance(error, TimeoutError):
             self.last_error = "Backend worker did not respond in given time"
-        elif not isinstance(error, LoadRefused):
+        else:
             self.last_error = str(error)
-            if child is not None and child.exited.done():
+            if not isinstance(error, LoadRefused) and child is not None and child.exited.done():
                 self.last_error = f"the worker process ended with status {child.exited.result()}"
         log.warning("%s: %s", self.name, self.last_error)
 
-    async def _bury(self, child: ChildProcess, outputs: list[WorkerOutput]) -> None:
-        graceful = self._stopping or child.exited.done()
-        if graceful:
-            await asyncio.wait([child.exited], timeout=EXIT_GRACE_S)
-        child.kill()
-        await child.exited
-        for output in outputs:
+    async def _end(self, life: "_Life") -> None:
+        """Let go of the process, and kill it if it does not end by itself soon."""
+        life.connection.close()
+        child, life.child = life.child, None
+        if child is not None:
+            self._plan.dismiss(child.pid)
+            if self._stopping or child.exited.done():
+                await asyncio.wait([child.exited], timeout=EXIT_GRACE_S)
+            child.kill()
+            await child.exited
+        for output in life.outputs:
             output.close()
 
     async def _wait_for_retry(self) -> bool:
@@ -341,11 +373,3 @@ class WorkerProcess:
         assert state in TRANSITIONS[self.state], (self.state, state)
         log.debug("%s State change %s -> %s", self.name, self.state.value, state.value)
         self.state = state
-
-
-class LoadRefused(WorkerDied):
-    """The worker lives, but its handler could not be loaded."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status

@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -26,6 +27,18 @@ log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_REPLY_BYTES = 1 << 16
 ORPHAN_LOOK_S = 0.05
+FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
+
+# Which stage each one is forked from.
+_GROWN_FROM = {"torch": "plain", "ipex": "torch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a handler needs of the process that its worker is forked from."""
+
+    stage: str  # "plain", "torch" or "ipex"
+    can_share: bool  # forks of a process that has loaded its model are as good as new loads
 
 
 class ZygoteError(ServingError):
@@ -90,15 +103,17 @@ class StageClient:
         control.setblocking(False)
         self._control = control
         self._turn = asyncio.Lock()  # replies come in the order of the requests
-        self._ready = False
+        self._first_words: dict[str, Any] | None = None
+
+    async def first_words(self) -> dict[str, Any]:
+        """What the stage says once, when it is ready. Raises ZygoteError if it ends before."""
+        async with self._turn:
+            return await self._hear_first()
 
     async def ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         """Send a request (and descriptors, which stay the caller's) and wait for the reply."""
         async with self._turn:
-            if not self._ready:
-                ready = await self._receive()
-                log.info("zygote stage %s ready in %.1f s", self.name, ready["ready"])
-                self._ready = True
+            await self._hear_first()
             try:
                 socket.send_fds(self._control, [msgpack.packb(request)], list(descriptors))
             except OSError as error:
@@ -111,6 +126,12 @@ class StageClient:
     def close(self) -> None:
         self._control.close()
 
+    async def _hear_first(self) -> dict[str, Any]:
+        if self._first_words is None:
+            self._first_words = await self._receive()
+            log.info("zygote stage %s ready: %s", self.name, self._first_words.get("ready"))
+        return self._first_words
+
     async def _receive(self) -> dict[str, Any]:
         try:
             data = await asyncio.get_running_loop().sock_recv(self._control, _MAX_REPLY_BYTES)
@@ -118,16 +139,24 @@ class StageClient:
             raise ZygoteError(f"the {self.name} stage of the zygote is gone") from error
         if not data:
             raise ZygoteError(f"the {self.name} stage of the zygote is gone")
-        reply: dict[str, Any] = msgpack.unpackb(data)
+        try:
+            reply = msgpack.unpackb(data)
+        except ValueError as error:  # a model stage has run a stranger's code
+            raise ZygoteError(f"the {self.name} stage sent no message") from error
+        if not isinstance(reply, dict):
+            raise ZygoteError(f"the {self.name} stage sent no message")
         return reply
 
 
 class ZygoteClient:
     """Starts the zygote, grows its stages and forks workers from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = dict(os.environ if environment is None else environment)
         self._stages: dict[str, StageClient] = {}
-        self._growing = asyncio.Lock()
+        # A lock each: while one stage imports, the others fork.
+        self._growing = {name: asyncio.Lock() for name in ("plain", *_GROWN_FROM)}
+        self._children: set[int] = set()  # pids that must not be handed out again
 
     async def __aenter__(self) -> "ZygoteClient":
         become_parent()
@@ -139,40 +168,79 @@ class ZygoteClient:
         for stage in self._stages.values():
             stage.close()  # the end of its control socket ends a stage
         for stage in self._stages.values():
-            if stage.child is not None:
-                try:
-                    # One that is still importing does not look at its socket yet.
-                    await asyncio.wait_for(asyncio.shield(stage.child.exited), timeout=1)
-                except TimeoutError:
-                    stage.child.kill()
-                    await stage.child.exited
+            await end_stage(stage)
         self._scratch.cleanup()
 
-    async def stage_for(self, handler: str, model_dir: str) -> str:
-        """The earliest stage that a handler needs; a wrong guess is only slower."""
+    async def needs_of(self, handler: str, model_dir: str, optimizes_with_ipex: bool) -> Needs:
+        """What a handler needs of its worker's parent; a wrong guess is only slower."""
         plain = await self._plain()
-        return str((await plain.ask({"stage_for": [handler, model_dir]}))["stage"])
+        reply = await plain.ask({"needs_of": [handler, model_dir, optimizes_with_ipex]})
+        return Needs(str(reply["stage"]), bool(reply["can_share"]))
 
     async def warm(self, stage: str) -> None:
         """Have a stage import what it imports before the first worker asks for it."""
-        await self._stage(stage)
+        await (await self._stage(stage)).first_words()
 
     async def fork(self, stage: str, worker_id: str, descriptors: Sequence[int]) -> ChildProcess:
         """Fork a worker that owns (connection, stdout, stderr)."""
         client = await self._stage(stage)
         try:
-            reply = await client.ask({"fork": worker_id}, descriptors)
+            return await self.fork_from(client, worker_id, descriptors)
         except ZygoteError:
             if client.child is not None and client.child.exited.done():
                 self._forget(client)  # the next fork grows a new one
             raise
-        return ChildProcess(int(reply["pid"]))
+
+    async def fork_from(
+        self, stage: StageClient, worker_id: str, descriptors: Sequence[int]
+    ) -> ChildProcess:
+        """The same from a stage that the caller has; it may be a model stage."""
+        try:
+            async with asyncio.timeout(FORK_LIMIT_S):
+                reply = await stage.ask({"fork": worker_id}, descriptors)
+        except TimeoutError:
+            raise ZygoteError(f"the {stage.name} stage does not answer") from None
+        return self._adopt(stage.name, reply)
+
+    async def grow_model(self, stage: str, load_file: int, stdout: int, stderr: int) -> StageClient:
+        """Fork a stage that loads a model; its first words tell how that went."""
+        parent = await self._stage(stage)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            descriptors = [theirs.fileno(), stdout, stderr, load_file]
+            try:
+                reply = await parent.ask({"grow_model": 0}, descriptors)
+                grown = StageClient("model", ours)
+                grown.child = self._adopt(stage, reply)
+            except BaseException:
+                ours.close()
+                raise
+        return grown
+
+    def _adopt(self, stage: str, reply: Mapping[str, Any]) -> ChildProcess:
+        """The new child that a stage names. Raises ZygoteError if it is none.
+
+        A model stage runs a handler's code, and could name a process that is not its own.
+        """
+        pid = reply.get("pid")
+        if type(pid) is not int or pid <= 0 or pid in self._children:
+            raise ZygoteError(f"the {stage} stage named no new process")
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return self._track(ChildProcess(pid))
+        except (ChildProcessError, ProcessLookupError) as error:
+            raise ZygoteError(f"the {stage} stage named no child of ours") from error
+
+    def _track(self, child: ChildProcess) -> ChildProcess:
+        self._children.add(child.pid)
+        child.exited.add_done_callback(lambda _: self._children.discard(child.pid))
+        return child
 
     async def _stage(self, name: str) -> StageClient:
-        plain = await self._plain()
         if name == "plain":
-            return plain
-        async with self._growing:
+            return await self._plain()
+        parent = await self._stage(_GROWN_FROM[name])
+        async with self._growing[name]:
             known = self._stages.get(name)
             if known is not None and known.child is not None and not known.child.exited.done():
                 return known
@@ -180,14 +248,14 @@ class ZygoteClient:
                 self._forget(known)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                reply = await plain.ask({"grow": name}, [theirs.fileno()])
+                reply = await parent.ask({"grow": name}, [theirs.fileno()])
             grown = StageClient(name, ours)
-            grown.child = ChildProcess(int(reply["pid"]))
+            grown.child = self._adopt(name, reply)
             self._stages[name] = grown
             return grown
 
     async def _plain(self) -> StageClient:
-        async with self._growing:
+        async with self._growing["plain"]:
             known = self._stages.get("plain")
             if known is not None and known.child is not None and not known.child.exited.done():
                 return known
@@ -200,13 +268,26 @@ class ZygoteClient:
                     [*command, str(theirs.fileno()), str(os.getpid()), self._scratch.name],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env=self._environment,
                 )
             started.returncode = 0  # reaped by its pidfd below, not by subprocess
             client = StageClient("plain", ours)
-            client.child = ChildProcess(started.pid)
+            client.child = self._track(ChildProcess(started.pid))
             self._stages["plain"] = client
             return client
 
     def _forget(self, stage: StageClient) -> None:
         stage.close()
         self._stages.pop(stage.name, None)
+
+
+async def end_stage(stage: StageClient) -> None:
+    """Wait for a stage whose control socket is closed, not for long."""
+    if stage.child is None:
+        return
+    try:
+        # One that is still importing does not look at its socket yet.
+        await asyncio.wait_for(asyncio.shield(stage.child.exited), timeout=1)
+    except TimeoutError:
+        stage.child.kill()
+        await stage.child.exited

@@ -57,6 +57,7 @@ class ModelConfig:
     max_num_sequence: int = 1
     async_communication: bool = False
     use_venv: bool = False
+    shared_weights: bool | None = None  # ours; None: where it is known to be safe
     raw: dict[object, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -135,6 +136,7 @@ def _pick(reader: "_Reader") -> ModelConfig:
         max_num_sequence=reader.integer("maxNumSequence", 1, clamp=1),
         async_communication=reader.boolean("asyncCommunication"),
         use_venv=reader.boolean("useVenv"),
+        shared_weights=reader.optional_boolean("shared_weights"),
         raw=reader.document,
         warnings=reader.warnings,
     )
@@ -163,10 +165,13 @@ class _Reader:
         return value if clamp is None else max(value, clamp)
 
     def boolean(self, key: str) -> bool:
+        return bool(self.optional_boolean(key))
+
+    def optional_boolean(self, key: str) -> bool | None:
         value = self.document.get(key)
         if value is None or isinstance(value, bool):
-            return bool(value)
-        return self._ignore(key, value, "true or false", False)
+            return value
+        return self._ignore(key, value, "true or false", None)
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
         """One of the choices, written in any case; the empty text where unset."""

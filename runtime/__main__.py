@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 
@@ -31,11 +31,15 @@ from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
+from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime import start_stop
+from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError
 from torchkeep.runtime.logs import configure_logging, start_step
 
@@ -49,7 +53,7 @@ def torchserve(argv: list[str] | None = None) -> None:
 
 def torchkeep(argv: list[str] | None = None) -> None:
     """Our own console script."""
-    sys.exit(start_stop.torchkeep(argv, serve))
+    sys.exit(start_stop.torchkeep(argv, serve, doctor))
 
 
 def serve(flags: Flags) -> int:
@@ -59,14 +63,27 @@ def serve(flags: Flags) -> int:
         return runner.run(_serve(config, os.environ))
 
 
+def doctor(flags: Flags) -> int:
+    """Say what this machine offers a server, what one would use, and what to change."""
+    config = load_config(flags, os.environ, Path.cwd())
+    compute = plan_compute(config, os.environ)
+    plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
+    workers = _startup_workers(config, compute)
+    for line in examine(compute, plan.describe(workers), workers, Path("/proc")):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
 async def _serve(config: Config, environ: Mapping[str, str]) -> int:
-    _announce(config)
+    compute = plan_compute(config, environ)
+    plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
+    _announce(config, compute, plan)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ) as server:
+    async with compose(config, environ, compute, plan) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
@@ -104,11 +121,14 @@ async def _drain_at(
 
 
 @asynccontextmanager
-async def compose(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Server]:
+async def compose(
+    config: Config, environ: Mapping[str, str], compute: Compute, plan: ThreadPlan
+) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        zygote = await stack.enter_async_context(ZygoteClient())
+        zygote_environment = with_allocator(environ, compute.allocator_library)
+        zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
         store = ModelStore(
             config.model_store,
             config.allowed_urls,
@@ -123,8 +143,10 @@ async def compose(config: Config, environ: Mapping[str, str]) -> AsyncIterator[S
             limit_max_image_pixels=config.limit_max_image_pixels,
             decode_input_request=config.decode_input_request,
             max_response_bytes=config.max_response_size,
+            plan=plan,
+            has_ipex=compute.uses_ipex,
         )
-        registry = ModelRegistry(store, ground, _model_defaults(config))
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
         loading = []
         for name, url in store.startup_urls(config.load_models):
@@ -200,41 +222,30 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
             )
 
 
-def _announce(config: Config) -> None:
+def _announce(config: Config, compute: Compute, plan: ThreadPlan) -> None:
     start_step(f"Torchkeep {version('torchkeep')}, answering as TorchServe 0.12.0")
     start_step(f"Configuration: {config.source or 'defaults'}")
-    start_step(f"Engine: {_engine()}")
-    start_step(f"Plan: {_plan(config)}")
-    for warning in config.warnings:
+    start_step(f"Engine: {compute.engine}, allocator {compute.allocator}")
+    workers = _startup_workers(config, compute)
+    start_step(f"Plan: {plan.describe(workers)}, for a model that asks for no number itself")
+    for warning in (*config.warnings, *compute.warnings):
         start_step(f"Warning: {warning}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
 
 
-def _engine() -> str:
-    # Distribution names are read instead of modules: the frontend never imports torch.
-    try:
-        return f"torch {version('torch')}"
-    except PackageNotFoundError:
-        return "no torch installed: only handlers that do without it will load"
+def _startup_workers(config: Config, compute: Compute) -> int:
+    return config.default_workers_per_model or compute.cores.logical_count
 
 
-def _plan(config: Config) -> str:
-    return f"{_startup_workers(config)} worker(s) for each model that does not say itself"
-
-
-def _startup_workers(config: Config) -> int:
-    return config.default_workers_per_model or len(os.sched_getaffinity(0))
-
-
-def _model_defaults(config: Config) -> ModelDefaults:
+def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
     return ModelDefaults(
         response_timeout_s=config.default_response_timeout,
         startup_timeout_s=config.default_startup_timeout,
         job_queue_size=config.job_queue_size,
         workers_at_register=config.default_workers_per_model or 0,
-        workers_at_startup=_startup_workers(config),
+        workers_at_startup=_startup_workers(config, compute),
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,
@@ -245,6 +256,8 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     """What every worker gets of our environment: TorchServe's block list is a regex of names."""
     hidden = re.compile(config.blacklist_env_vars) if config.blacklist_env_vars else None
     visible = {n: v for n, v in environ.items() if hidden is None or not hidden.fullmatch(n)}
+    if config.ipex_enable is not None:
+        visible["TS_IPEX_ENABLE"] = str(config.ipex_enable).lower()
     visible["TS_DECODE_INPUT_REQUEST"] = str(config.decode_input_request).lower()
     return lambda: dict(visible)
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 TORCHSERVE_VERSION = "0.12.0"  # the release whose behaviour we answer with
 
-Action = Literal["start", "stop", "version"]
+Action = Literal["start", "stop", "version", "doctor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ def parse_torchkeep(argv: Sequence[str]) -> Flags:
     )
     _add_flags(serve)
     serve.set_defaults(foreground=True)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say how models will be computed on this machine, and what to change",
+        description="Print what this machine offers (instruction sets, cores, limits, memory "
+        "allocator, engine), what a server would use of it, and what to change.",
+    )
+    doctor.add_argument("--ts-config", help="configuration file of the server, if not the usual")
+    doctor.set_defaults(action="doctor", models=())
     return _flags(parser.parse_args(argv or ["--help"]))
 
 

@@ -72,6 +72,9 @@ class Config:
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
+    ipex_enable: bool | None = key(BOOLEAN, None)  # None: where it is installed
+    cpu_launcher_enable: bool = key(BOOLEAN, False)
+    cpu_launcher_args: str | None = key(TEXT, None)
     enable_model_api: bool = key(BOOLEAN, False)
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
@@ -108,10 +111,7 @@ class Config:
     debug: bool = key(BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_enable: bool = key(BOOLEAN, False, has_effect=False)
     ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
-    cpu_launcher_enable: bool = key(BOOLEAN, False, has_effect=False)
-    cpu_launcher_args: str | None = key(TEXT, None, has_effect=False)
     ts_open_inference_protocol: bool = key(OIP, False, has_effect=False, always_from_env=True)
     token_expiration_min: float = key(
         NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN", has_effect=False

@@ -51,6 +51,7 @@ class Load:
     limit_max_image_pixels: bool
     decode_input_request: bool
     environment: dict[str, str]  # the worker's whole environment, already filtered
+    threads: int = 1  # to compute with, unless the environment decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Loaded:
 
     status: int
     message: str
+    threads: int = 0  # that torch computes with; 0 where it is not imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,8 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed = ["predictions", status, text, rows, samples]
         case Load():
             packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
-        case Loaded(status, text):
-            packed = ["loaded", status, text]
+        case Loaded(status, text, threads):
+            packed = ["loaded", status, text, threads]
     packed.append([len(body) for body in bodies])
     return msgpack.packb(packed), bodies
 
@@ -165,8 +167,8 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
             case "load":
                 message = _load(fields)
             case "loaded":
-                status, text = fields
-                message = Loaded(_is(status, int), _is(text, str))
+                status, text, threads = fields
+                message = Loaded(_is(status, int), _is(text, str), _is(threads, int))
             case _:
                 raise MessageError("unknown kind of message")
     except (ValueError, StopIteration) as error:
@@ -210,7 +212,7 @@ def _metric(row: list[Any]) -> Metric:
 
 
 def _load(fields: list[Any]) -> Load:
-    name, version, path, handler, envelope, batch, pixels, decode, environment = fields
+    name, version, path, handler, envelope, batch, pixels, decode, environment, threads = fields
     return Load(
         _is(name, str),
         _is(version, str),
@@ -221,6 +223,7 @@ def _load(fields: list[Any]) -> Load:
         _is(pixels, bool),
         _is(decode, bool),
         _strings(environment),
+        _is(threads, int),
     )
 
 

@@ -31,9 +31,16 @@ def torchserve(argv: Sequence[str] | None, serve: Serve) -> int:
     return _run(parse_torchserve(arguments), arguments, serve)
 
 
-def torchkeep(argv: Sequence[str] | None, serve: Serve) -> int:
+def torchkeep(argv: Sequence[str] | None, serve: Serve, doctor: Serve) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    return _run(parse_torchkeep(arguments), arguments, serve)
+    flags = parse_torchkeep(arguments)
+    if flags.action != "doctor":
+        return _run(flags, arguments, serve)
+    try:
+        return doctor(flags)
+    except ConfigError as error:
+        _say(f"Invalid configuration: {error}")
+        return 1
 
 
 def _run(flags: Flags, arguments: Sequence[str], serve: Serve) -> int:

@@ -15,8 +15,10 @@ import pytest
 from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, become_parent
+from torchkeep.frontend.zygote_client import ChildProcess, Needs, become_parent
+from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
 
 # A worker process that follows the protocol until its first batch, and then does `{deed}`.
@@ -64,8 +66,8 @@ class ScriptedZygote:
     deeds: list[str]
     before_load: str = ""
 
-    async def stage_for(self, handler: str, model_dir: str) -> str:
-        return "plain"
+    async def needs_of(self, handler: str, model_dir: str, with_ipex: bool) -> Needs:
+        return Needs("plain", can_share=False)
 
     async def fork(self, stage: str, worker_id: str, descriptors: Sequence[int]) -> ChildProcess:
         become_parent()
@@ -103,6 +105,7 @@ def model_with(
         True,
         True,
         1000,
+        ThreadPlan(usable_cores()),
     )
     asked = ModelSpec("m", "1.0", "m.mar", "h.py", **spec)  # type: ignore[arg-type]
     return ServedModel(asked, NoDir(), ground)  # type: ignore[arg-type]

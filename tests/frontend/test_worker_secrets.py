@@ -11,8 +11,10 @@ import pytest
 
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
+from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.wire import SECRET_BYTES, session_keys
 
 
@@ -34,8 +36,9 @@ def found_in_memory(pid: int, needles: dict[str, bytes]) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("shared_weights", [False, True])
 def test_no_process_holds_the_secret_or_the_keys_of_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_weights: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[bytes] = []
     token_bytes = secrets.token_bytes
@@ -55,9 +58,16 @@ def test_no_process_holds_the_secret_or_the_keys_of_another(
         async with asyncio.timeout(60), ZygoteClient() as zygote:
             store = ModelStore(tmp_path / "store", [], tmp_path / "unpacked")
             ground = WorkerGround(
-                zygote, Metrics(), itertools.count(9000), lambda: dict(os.environ), True, True, 999
+                zygote,
+                Metrics(),
+                itertools.count(9000),
+                lambda: dict(os.environ),
+                True,
+                True,
+                999,
+                ThreadPlan(usable_cores()),
             )
-            spec = ModelSpec(name="m", version="1.0", url="m", handler="h.py")
+            spec = ModelSpec("m", "1.0", "m", "h.py", shared_weights=shared_weights)
             model = ServedModel(spec, await store.open("m"), ground)
             assert await model.scale(3, 3) == 200
             needles = {}
@@ -80,7 +90,11 @@ def test_no_process_holds_the_secret_or_the_keys_of_another(
                 owners[worker.worker_id] = numbers.pop()
                 assert found <= own | {f"secret {owners[worker.worker_id]}"}
             assert len(set(owners.values())) == 3
-            for stage in zygote._stages.values():
+            stages = list(zygote._stages.values())
+            if shared_weights:
+                assert model._origin._stage is not None
+                stages.append(model._origin._stage.client)
+            for stage in stages:
                 assert stage.child is not None
                 assert found_in_memory(stage.child.pid, needles) == set()
             await model.close()

@@ -170,11 +170,11 @@ def test_a_dead_stage_is_grown_again(stage: str, tmp_path: Path) -> None:
 def test_a_stage_that_dies_while_it_is_asked_is_an_error_not_a_hang() -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:
-            await zygote.stage_for("h.py", "/")
+            await zygote.needs_of("h.py", "/", False)
             child = zygote._stages["plain"].child
             assert child is not None
             os.kill(child.pid, signal.SIGSTOP)
-            asking = asyncio.ensure_future(zygote.stage_for("h.py", "/"))
+            asking = asyncio.ensure_future(zygote.needs_of("h.py", "/", False))
             await asyncio.sleep(0)
             child.kill()
             with pytest.raises(ZygoteError):

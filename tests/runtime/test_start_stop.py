@@ -265,9 +265,22 @@ def test_the_next_server_keeps_its_file(run: Run, pid_path: Path) -> None:
 
 def test_torchkeep_serve_is_the_foreground() -> None:
     assert (
-        torchkeep(["serve", "--model-store", "store"], lambda flags: 3 if flags.foreground else 4)
+        torchkeep(
+            ["serve", "--model-store", "store"],
+            serve=lambda flags: 3 if flags.foreground else 4,
+            doctor=lambda flags: 5,
+        )
         == 3
     )
+
+
+def test_doctor_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(flags: Flags) -> int:
+        raise ConfigError("c.properties: no such file")
+
+    assert torchkeep(["doctor"], serve=lambda flags: 4, doctor=lambda flags: 5) == 5
+    assert torchkeep(["doctor", "--ts-config", "c"], lambda flags: 4, broken) == 1
+    assert capsys.readouterr().out == "Invalid configuration: c.properties: no such file\n"
 
 
 def test_start_in_the_background_returns_at_once(
