@@ -1,22 +1,33 @@
-"""The zygote's main: `python -P -m torchkeep.backend FD PID SCRATCH`, run by the frontend.
+"""What the frontend starts: `python -P -m torchkeep.backend zygote|worker ...`.
 
-FD is the control socket of the first stage, PID the frontend's, SCRATCH a directory for files
-that imports write. `-P` matters: the working directory of a worker
-is the model directory, and without it an archive that holds `queue.py` would be imported
-in place of the standard library's.
+    zygote FD PID SCRATCH   the zygote's first stage; FD is its control socket, PID the
+                            frontend's, SCRATCH a directory for files that imports write
+    worker FD ID PID        one worker, of a model with an interpreter of its own; FD is its
+                            connection, ID its worker id
+
+`-P` matters: the working directory of a worker is the model directory, and without it an
+archive that holds `queue.py` would be imported in place of the standard library's.
 """
 
 import socket
 import sys
 from pathlib import Path
 
+from torchkeep.backend import process
+from torchkeep.backend.worker import Worker
 from torchkeep.backend.zygote import Stage
 
 
 def main() -> None:
-    _, descriptor, frontend_pid, scratch = sys.argv
-    control = socket.socket(fileno=int(descriptor))
-    Stage("plain", control, int(frontend_pid), Path(scratch)).run()
+    match sys.argv[1:]:
+        case ["zygote", descriptor, frontend_pid, scratch]:
+            control = socket.socket(fileno=int(descriptor))
+            Stage("plain", control, int(frontend_pid), Path(scratch)).run()
+        case ["worker", descriptor, worker_id, frontend_pid]:
+            connection = socket.socket(fileno=int(descriptor))
+            process.run_to_exit(Worker(connection, worker_id, int(frontend_pid)).run)
+        case _:
+            raise SystemExit("torchkeep.backend is started by the server, not by hand")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchkeep.frontend.errors import ServiceUnavailable
@@ -69,6 +69,8 @@ class WorkerGround:
     max_response_bytes: int
     plan: ThreadPlan
     has_ipex: bool = False  # IPEX is installed and not switched off
+    # Runtimes that mean another Python than the server's, and where that is.
+    interpreters: Mapping[str, str] = field(default_factory=dict)
 
 
 class ServedModel:
@@ -85,6 +87,7 @@ class ServedModel:
             f"M-{spec.name}_{spec.version}",
             spec.shared_weights,
             ground.has_ipex and spec.is_eager,
+            ground.interpreters.get(spec.runtime),
         )
         self._leaving: set[asyncio.Task[None]] = set()
 

@@ -3,7 +3,8 @@
 A stage of the zygote that has the imports the handler needs; or, where forks of a loaded
 model are as good as loading it again, a *model stage*: a process that has loaded it once,
 with one thread, and whose forks share its weights. A fork is ready in a tenth of a second
-and costs the memory it writes to, instead of a whole model.
+and costs the memory it writes to, instead of a whole model. A model with an interpreter of
+its own gets a new process of that one, because libraries imported here would win over its own.
 """
 
 import asyncio
@@ -14,7 +15,13 @@ from dataclasses import dataclass
 
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, StageClient, ZygoteClient, ZygoteError
+from torchkeep.frontend.zygote_client import (
+    ChildProcess,
+    StageClient,
+    ZygoteClient,
+    ZygoteError,
+    can_run_workers,
+)
 from torchkeep.runtime.messages import Load, pack
 
 log = logging.getLogger(__name__)
@@ -45,12 +52,18 @@ class WorkerOrigin:
     """Forks workers, and owns the model stage that some of them come from."""
 
     def __init__(
-        self, zygote: ZygoteClient, name: str, wants_sharing: bool | None, has_ipex_model: bool
+        self,
+        zygote: ZygoteClient,
+        name: str,
+        wants_sharing: bool | None,
+        has_ipex_model: bool,
+        interpreter: str | None = None,
     ) -> None:
         self._zygote = zygote
         self._name = name  # of the model stage, in logs
         self._wants_sharing = wants_sharing  # None: only where it is known to be safe
         self._has_ipex_model = has_ipex_model
+        self._interpreter = interpreter  # of its own; such a worker is no fork
         self._stage: _ModelStage | None = None
         self._growing: asyncio.Task[_ModelStage | None] | None = None
 
@@ -61,6 +74,11 @@ class WorkerOrigin:
 
         Raises LoadRefused and TimeoutError as loading does, ZygoteError.
         """
+        if self._interpreter is not None and await self._interpreter_works(self._interpreter):
+            spawned = self._zygote.spawn(
+                self._interpreter, worker_id, descriptors, load.environment
+            )
+            return spawned, False
         needs = await self._zygote.needs_of(load.handler, load.model_dir, self._has_ipex_model)
         # IPEX packs weights for one number of threads, and a parent of forks may have but one.
         if load.threads == 1 and (
@@ -90,6 +108,17 @@ class WorkerOrigin:
         stage, self._stage = self._stage, None
         if stage is not None:
             await stage.end()
+
+    async def _interpreter_works(self, interpreter: str) -> bool:
+        if await can_run_workers(interpreter):
+            return True
+        log.warning(
+            "%s: %s cannot import torchkeep, so the server's own Python runs this model",
+            self._name,
+            interpreter,
+        )
+        self._interpreter = None
+        return False
 
     async def _model_stage(
         self, parent: str, load: Load, startup_timeout_s: float

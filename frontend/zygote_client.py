@@ -29,6 +29,8 @@ _MAX_REPLY_BYTES = 1 << 16
 ORPHAN_LOOK_S = 0.05
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
 
+_BACKEND = ("-P", "-m", "torchkeep.backend")
+
 # Which stage each one is forked from.
 _GROWN_FROM = {"torch": "plain", "ipex": "torch"}
 
@@ -202,6 +204,26 @@ class ZygoteClient:
             raise ZygoteError(f"the {stage.name} stage does not answer") from None
         return self._adopt(stage.name, reply)
 
+    def spawn(
+        self,
+        interpreter: str,
+        worker_id: str,
+        descriptors: Sequence[int],
+        environment: Mapping[str, str],
+    ) -> ChildProcess:
+        """A worker that is no fork: libraries of its own must not meet those imported here."""
+        connection, stdout, stderr = descriptors
+        started = subprocess.Popen(
+            [interpreter, *_BACKEND, "worker", str(connection), worker_id, str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=[connection],
+            env=environment,
+        )
+        started.returncode = 0  # reaped by its pidfd, not by subprocess
+        return self._track(ChildProcess(started.pid))
+
     async def grow_model(self, stage: str, load_file: int, stdout: int, stderr: int) -> StageClient:
         """Fork a stage that loads a model; its first words tell how that went."""
         parent = await self._stage(stage)
@@ -263,7 +285,7 @@ class ZygoteClient:
                 self._forget(stage)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                command = [sys.executable, "-P", "-m", "torchkeep.backend"]
+                command = [sys.executable, *_BACKEND, "zygote"]
                 started = subprocess.Popen(  # noqa: ASYNC220 - returns once it has forked
                     [*command, str(theirs.fileno()), str(os.getpid()), self._scratch.name],
                     stdin=subprocess.DEVNULL,
@@ -279,6 +301,23 @@ class ZygoteClient:
     def _forget(self, stage: StageClient) -> None:
         stage.close()
         self._stages.pop(stage.name, None)
+
+
+async def can_run_workers(interpreter: str) -> bool:
+    """Whether this Python has what a worker imports."""
+    check = await asyncio.create_subprocess_exec(
+        interpreter,
+        *("-P", "-c", "import torchkeep.backend.worker"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return await asyncio.wait_for(check.wait(), FORK_LIMIT_S) == 0
+    except TimeoutError:
+        check.kill()
+        await check.wait()
+        return False
 
 
 async def end_stage(stage: StageClient) -> None:

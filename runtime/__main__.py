@@ -6,6 +6,7 @@ This is the only place that knows all folders, and the only one that reads the e
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -145,6 +146,7 @@ async def compose(
             max_response_bytes=config.max_response_size,
             plan=plan,
             has_ipex=compute.uses_ipex,
+            interpreters=_interpreters(environ),
         )
         registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
@@ -260,6 +262,15 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
         visible["TS_IPEX_ENABLE"] = str(config.ipex_enable).lower()
     visible["TS_DECODE_INPUT_REQUEST"] = str(config.decode_input_request).lower()
     return lambda: dict(visible)
+
+
+def _interpreters(environ: Mapping[str, str]) -> dict[str, str]:
+    """TorchServe: the runtime `python3` is the command of that name, whichever Python it is."""
+    found = shutil.which("python3", path=environ.get("PATH"))
+    ours = os.path.dirname(sys.executable)
+    if found is None or os.path.samefile(os.path.dirname(found), ours):
+        return {}
+    return {"python3": found}
 
 
 def _observe(metrics: Metrics, registry: ModelRegistry) -> None:

@@ -31,7 +31,15 @@ LIBRARIES = {
         "starlette",
         "uvicorn",
     },
-    "backend": {"intel_extension_for_pytorch", "msgpack", "numpy", "torch", "ts", "yaml"},
+    "backend": {
+        "intel_extension_for_pytorch",
+        "msgpack",
+        "numpy",
+        "torch",
+        "torchvision",
+        "ts",
+        "yaml",
+    },
     "modelstore": {"cryptography", "yaml"},
 }
 

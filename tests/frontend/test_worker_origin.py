@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -63,7 +64,11 @@ class Dir:
 
 @asynccontextmanager
 async def serving(
-    path: Path, initialize: str = "pass", cores: Cores = ONE_CORE, **spec: Any
+    path: Path,
+    initialize: str = "pass",
+    cores: Cores = ONE_CORE,
+    interpreter: str | None = None,
+    **spec: Any,
 ) -> AsyncIterator[ServedModel]:
     (path / "h.py").write_text(HANDLER.format(initialize=initialize))
     async with asyncio.timeout(60), ZygoteClient() as zygote:
@@ -76,6 +81,7 @@ async def serving(
             decode_input_request=True,
             max_response_bytes=1 << 20,
             plan=ThreadPlan(cores),
+            interpreters={"python": interpreter} if interpreter else {},
         )
         asked = ModelSpec(
             **{"name": "m", "version": "1.0", "url": "m", "handler": "h.py"}
@@ -279,6 +285,37 @@ def test_a_fork_that_does_not_start_is_replaced_by_a_plain_one(
         assert "weights are no longer shared" in caplog.text
 
     run(scenario)
+
+
+def test_an_interpreter_of_its_own_is_started_not_forked(tmp_path: Path) -> None:
+    own = tmp_path / "own" / "python3"
+    own.parent.mkdir()
+    own.write_text(f'#!/bin/sh\nMINE=own exec {sys.executable} "$@"\n')
+    own.chmod(0o755)
+
+    async def scenario() -> None:
+        async with serving(tmp_path, interpreter=str(own)) as model:
+            assert await model.scale(2, 2) == 200
+            answers = await ask_each(model)
+            assert loads(tmp_path) == 2
+            assert len({one["weights"] for one in answers}) == 2
+            assert all(one["group"] and one["fds"] <= 5 for one in answers), answers
+            arguments = [psutil.Process(one["pid"]).cmdline() for one in answers]
+            assert all("worker" in line for line in arguments)
+
+    run(scenario)
+
+
+def test_an_interpreter_without_torchkeep_is_said_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, interpreter="/bin/false") as model:
+            assert await model.scale(1, 1) == 200
+            await ask(model)
+
+    run(scenario)
+    assert "/bin/false cannot import torchkeep" in caplog.text
 
 
 def test_a_stage_that_names_a_foreign_process_is_not_believed() -> None:
