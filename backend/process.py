@@ -156,15 +156,6 @@ def compute_threads() -> int:
     return 0 if torch is None else int(torch.get_num_threads())
 
 
-def children() -> list[int]:
-    """The processes that this one started and has not waited for."""
-    pids = []
-    for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-            pids += [int(pid) for pid in file.read().split()]
-    return pids
-
-
 def thread_count() -> int:
     """Threads of this process, those that no Python code knows of included."""
     return len(os.listdir("/proc/self/task"))

@@ -12,6 +12,7 @@ from torchkeep.backend import process
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
+from torchkeep.runtime.processes import become_subreaper
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
 
@@ -34,6 +35,9 @@ class Worker:
     def run(self) -> None:
         process.reset_signals()
         process.adopt(self._frontend_pid)
+        # What the handler leaves behind stays ours, so that it ends when we do and not before:
+        # the frontend, next in line, kills whatever it inherits from a worker.
+        become_subreaper()
         process.no_core_dumps()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)

@@ -35,6 +35,7 @@ from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.backend.stages import needs_of
 from torchkeep.backend.worker import Worker, load_service
 from torchkeep.runtime.messages import Load, unpack, unpack_metadata
+from torchkeep.runtime.processes import child_pids
 
 MAX_CONTROL_BYTES = 1 << 16
 MAX_DESCRIPTORS = 4
@@ -148,7 +149,7 @@ class Stage:
         # fork inherits.
         if (threads := process.thread_count()) != 1:
             raise OSError(f"the {self.name} stage has {threads} threads and cannot fork safely")
-        if helpers := process.children():
+        if helpers := child_pids():
             raise OSError(f"the {self.name} stage has a helper process ({helpers[0]})")
 
     def _receive(self) -> tuple[dict[str, Any] | None, list[int]]:

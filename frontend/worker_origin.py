@@ -20,7 +20,6 @@ from torchkeep.frontend.zygote_client import (
     StageClient,
     ZygoteClient,
     ZygoteError,
-    can_run_workers,
 )
 from torchkeep.runtime.messages import Load, pack
 
@@ -110,7 +109,7 @@ class WorkerOrigin:
             await stage.end()
 
     async def _interpreter_works(self, interpreter: str) -> bool:
-        if await can_run_workers(interpreter):
+        if await self._zygote.can_spawn(interpreter):
             return True
         log.warning(
             "%s: %s cannot import torchkeep, so the server's own Python runs this model",

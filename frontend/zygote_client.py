@@ -1,12 +1,11 @@
 """The frontend's side of the zygote: ask a stage for a fork, and watch what it forked.
 
 The frontend is the parent of every process here (it is the child subreaper, see
-`become_parent`), so each exit status arrives by pidfd, with no relay in between.
+`become_subreaper`), so each exit status arrives by pidfd, with no relay in between.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -14,17 +13,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
 from torchkeep.runtime.errors import ServingError
+from torchkeep.runtime.processes import become_subreaper, child_pids
 
 log = logging.getLogger(__name__)
 
-_PR_SET_CHILD_SUBREAPER = 36
 _MAX_REPLY_BYTES = 1 << 16
 ORPHAN_LOOK_S = 0.05
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
@@ -45,12 +44,6 @@ class Needs:
 
 class ZygoteError(ServingError):
     """A stage cannot fork, or is gone."""
-
-
-def become_parent() -> None:
-    """Make this process inherit the processes that its descendants leave behind."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 class ChildProcess:
@@ -159,9 +152,12 @@ class ZygoteClient:
         # A lock each: while one stage imports, the others fork.
         self._growing = {name: asyncio.Lock() for name in ("plain", *_GROWN_FROM)}
         self._children: set[int] = set()  # pids that must not be handed out again
+        self._not_ours: set[int] = set()  # children of this process that are none of the zygote's
+        self._forks_under_way = 0
 
     async def __aenter__(self) -> "ZygoteClient":
-        become_parent()
+        become_subreaper()
+        self._not_ours.update(child_pids())
         self._scratch = tempfile.TemporaryDirectory(prefix="torchkeep-zygote-")
         await self._plain()
         return self
@@ -171,6 +167,7 @@ class ZygoteClient:
             stage.close()  # the end of its control socket ends a stage
         for stage in self._stages.values():
             await end_stage(stage)
+        self._end_strays()
         self._scratch.cleanup()
 
     async def needs_of(self, handler: str, model_dir: str, optimizes_with_ipex: bool) -> Needs:
@@ -197,12 +194,13 @@ class ZygoteClient:
         self, stage: StageClient, worker_id: str, descriptors: Sequence[int]
     ) -> ChildProcess:
         """The same from a stage that the caller has; it may be a model stage."""
-        try:
-            async with asyncio.timeout(FORK_LIMIT_S):
-                reply = await stage.ask({"fork": worker_id}, descriptors)
-        except TimeoutError:
-            raise ZygoteError(f"the {stage.name} stage does not answer") from None
-        return self._adopt(stage.name, reply)
+        with self._forking():
+            try:
+                async with asyncio.timeout(FORK_LIMIT_S):
+                    reply = await stage.ask({"fork": worker_id}, descriptors)
+            except TimeoutError:
+                raise ZygoteError(f"the {stage.name} stage does not answer") from None
+            return self._adopt(stage.name, reply)
 
     def spawn(
         self,
@@ -224,11 +222,29 @@ class ZygoteClient:
         started.returncode = 0  # reaped by its pidfd, not by subprocess
         return self._track(ChildProcess(started.pid))
 
+    async def can_spawn(self, interpreter: str) -> bool:
+        """Whether this Python has what a worker imports."""
+        started = subprocess.Popen(  # noqa: ASYNC220 - returns once it has forked
+            [interpreter, "-P", "-c", "import torchkeep.backend.worker"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started.returncode = 0  # reaped by its pidfd, not by subprocess
+        check = self._track(ChildProcess(started.pid))
+        try:
+            return await asyncio.wait_for(asyncio.shield(check.exited), FORK_LIMIT_S) == 0
+        except TimeoutError:
+            check.kill()
+            await check.exited
+            return False
+
     async def grow_model(self, stage: str, load_file: int, stdout: int, stderr: int) -> StageClient:
         """Fork a stage that loads a model; its first words tell how that went."""
         parent = await self._stage(stage)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, self._forking():
             descriptors = [theirs.fileno(), stdout, stderr, load_file]
             try:
                 reply = await parent.ask({"grow_model": 0}, descriptors)
@@ -255,8 +271,32 @@ class ZygoteClient:
 
     def _track(self, child: ChildProcess) -> ChildProcess:
         self._children.add(child.pid)
-        child.exited.add_done_callback(lambda _: self._children.discard(child.pid))
+        child.exited.add_done_callback(lambda _: self._has_ended(child.pid))
         return child
+
+    def _has_ended(self, pid: int) -> None:
+        self._children.discard(pid)
+        self._end_strays()
+
+    @contextlib.contextmanager
+    def _forking(self) -> Iterator[None]:
+        """Until its reply is read, a new child of ours is one that nobody knows."""
+        self._forks_under_way += 1
+        try:
+            yield
+        finally:
+            self._forks_under_way -= 1
+
+    def _end_strays(self) -> None:
+        """Kill what a worker started in a session of its own and left behind when it ended."""
+        strays = set(child_pids()) - self._children - self._not_ours
+        if not self._forks_under_way:
+            for pid in strays:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, os.WNOHANG)
+        if strays:
+            asyncio.get_running_loop().call_later(ORPHAN_LOOK_S, self._end_strays)
 
     async def _stage(self, name: str) -> StageClient:
         if name == "plain":
@@ -269,10 +309,10 @@ class ZygoteClient:
             if known is not None:
                 self._forget(known)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
+            with theirs, self._forking():
                 reply = await parent.ask({"grow": name}, [theirs.fileno()])
-            grown = StageClient(name, ours)
-            grown.child = self._adopt(name, reply)
+                grown = StageClient(name, ours)
+                grown.child = self._adopt(name, reply)
             self._stages[name] = grown
             return grown
 
@@ -301,23 +341,6 @@ class ZygoteClient:
     def _forget(self, stage: StageClient) -> None:
         stage.close()
         self._stages.pop(stage.name, None)
-
-
-async def can_run_workers(interpreter: str) -> bool:
-    """Whether this Python has what a worker imports."""
-    check = await asyncio.create_subprocess_exec(
-        interpreter,
-        *("-P", "-c", "import torchkeep.backend.worker"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        return await asyncio.wait_for(check.wait(), FORK_LIMIT_S) == 0
-    except TimeoutError:
-        check.kill()
-        await check.wait()
-        return False
 
 
 async def end_stage(stage: StageClient) -> None:

@@ -17,9 +17,10 @@ from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, Needs, become_parent
+from torchkeep.frontend.zygote_client import ChildProcess, Needs
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
+from torchkeep.runtime.processes import become_subreaper
 
 # A worker process that follows the protocol until its first batch, and then does `{deed}`.
 WORKER = """
@@ -70,7 +71,7 @@ class ScriptedZygote:
         return Needs("plain", can_share=False)
 
     async def fork(self, stage: str, worker_id: str, descriptors: Sequence[int]) -> ChildProcess:
-        become_parent()
+        become_subreaper()
         deed = self.deeds.pop(0) if self.deeds else GOOD
         script = WORKER.replace("DEED", deed).replace("BEFORE_LOAD", self.before_load)
         connection, stdout, stderr = descriptors

@@ -1,0 +1,74 @@
+"""Very many requests cost a server nothing that stays: descriptors and memory are as before."""
+
+import asyncio
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+ECHO = """
+def handle(data, context):
+    if data is not None:
+        return [bytes(row["body"]) for row in data]
+"""
+CONNECTIONS = 16
+WARM_UP = 10_000  # requests, until buffers and free lists have their size
+MAX_GROWTH = 1 << 20  # bytes per 100 000 requests
+NOISE = 3 << 19  # bytes: what the allocator's own rounding moves between two looks
+
+
+def neighbour(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"soak_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+load = neighbour("load")
+TARGET = load.Target("/predictions/echo", lambda n: b"request %d" % n, lambda b, a: a == b)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        pytest.param(30_000, id="short"),
+        pytest.param(200_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    ],
+)
+def test_many_requests_leave_nothing_behind(
+    requests: int, tmp_path: Path, server_factory: Callable[..., Any]
+) -> None:
+    model = tmp_path / "store" / "echo"
+    model.mkdir(parents=True)
+    (model / "handler.py").write_text(ECHO)
+    server = server_factory(store=tmp_path / "store")
+    url = "/models?url=echo&model_name=echo&handler=handler.py&initial_workers=1&synchronous=true"
+    assert server.request("POST", url, port="management")[0] == 200
+
+    def send(count: int) -> None:
+        outcomes = asyncio.run(load.Load(server.inference, TARGET, CONNECTIONS, count).run())
+        assert not outcomes.wrong, outcomes.wrong[:5]
+        assert outcomes.counts == {"answered": count}
+
+    def look() -> tuple[int, dict[int, int]]:
+        family = [psutil.Process(server.pid), *server.descendants()]
+        return family[0].num_fds(), {one.pid: one.memory_info().rss for one in family}
+
+    send(WARM_UP)
+    descriptors, memory = look()
+    send(requests)
+    descriptors_after, memory_after = look()
+    assert descriptors_after == descriptors
+    assert memory_after.keys() == memory.keys()
+    growth = {pid: memory_after[pid] - memory[pid] for pid in memory}
+    allowed = MAX_GROWTH * requests / 100_000 + NOISE
+    assert all(grown < allowed for grown in growth.values()), growth
