@@ -16,7 +16,7 @@ from time import monotonic
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.worker_connection import WorkerConnection, WorkerDied
+from torchkeep.frontend.worker_connection import WorkerConnection, WorkerDied, WorkerLeft
 from torchkeep.frontend.worker_output import WorkerOutput
 from torchkeep.frontend.zygote_client import ChildProcess, ZygoteClient, ZygoteError
 from torchkeep.runtime.messages import Load, Loaded, Message, Predict, Predictions
@@ -259,7 +259,7 @@ class WorkerProcess:
             task.uncancel()
             if self._stopping:
                 return []
-            raise WorkerDied("it ended while it was idle") from None
+            raise WorkerLeft("it ended while it was idle") from None
         finally:
             self._is_idle = False
 
@@ -305,7 +305,8 @@ class WorkerProcess:
             self.last_error = "Backend worker did not respond in given time"
         elif not isinstance(error, LoadRefused):
             self.last_error = str(error)
-            if child is not None and child.exited.done():
+            left = isinstance(error, WorkerLeft)
+            if left and child is not None and child.exited.done():
                 self.last_error = f"the worker process ended with status {child.exited.result()}"
         log.warning("%s: %s", self.name, self.last_error)
 

@@ -155,6 +155,20 @@ def test_a_misbehaving_worker_fails_only_its_batch(deed: str) -> None:
     asyncio.run(scenario())
 
 
+def test_the_log_says_what_was_wrong_with_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with("send(sealed(Predictions(200, '', []))); sys.exit(0)")
+            await model.scale(1, 1)
+            with pytest.raises(WorkerFailed):
+                await model.submit(request()).reply()
+            assert (await model.submit(request()).reply()).body == b"fine"
+            await model.close()
+
+    asyncio.run(scenario())
+    assert "W-9000-m_1.0: it answered requests that it was not given" in caplog.messages
+
+
 def test_an_unasked_message_ends_the_worker() -> None:
     async def scenario() -> None:
         async with asyncio.timeout(30):
