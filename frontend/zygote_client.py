@@ -13,12 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 
+from torchkeep.frontend.scratch import ScratchDir
 from torchkeep.runtime.errors import ServingError
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class ZygoteClient:
 
     async def __aenter__(self) -> "ZygoteClient":
         become_parent()
-        self._scratch = tempfile.TemporaryDirectory(prefix="torchkeep-zygote-")
+        self._scratch = ScratchDir("torchkeep-zygote-")
         await self._plain()
         return self
 
@@ -146,7 +146,7 @@ class ZygoteClient:
                 except TimeoutError:
                     stage.child.kill()
                     await stage.child.exited
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     async def stage_for(self, handler: str, model_dir: str) -> str:
         """The earliest stage that a handler needs; a wrong guess is only slower."""
@@ -197,7 +197,7 @@ class ZygoteClient:
             with theirs:
                 command = [sys.executable, "-P", "-m", "torchkeep.backend"]
                 started = subprocess.Popen(  # noqa: ASYNC220 - returns once it has forked
-                    [*command, str(theirs.fileno()), str(os.getpid()), self._scratch.name],
+                    [*command, str(theirs.fileno()), str(os.getpid()), str(self._scratch.path)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
