@@ -116,9 +116,19 @@ class WorkerFailed(RequestError):
     """The worker answered with an error, or did not answer; the status is the worker's."""
 
     def __init__(self, status: int, message: str) -> None:
+        if not is_final(status):
+            status, message = 500, "Worker died."
         super().__init__(message)
         # TorchServe: 413 belongs to its HTTP aggregator, a worker's becomes 507
         self.status = 507 if status == 413 else status
+
+
+def is_final(status: int) -> bool:
+    """Whether a response may carry this status, which handlers choose.
+
+    After 1XX a client waits for another response, and would take the body for it.
+    """
+    return status >= 0 and not 100 <= status < 200
 
 
 INTERNAL = (500, "InternalServerException")

@@ -5,9 +5,13 @@ from typing import Any
 
 from torchkeep.frontend.call import JAVA_INTEGER, Call
 from torchkeep.frontend.errors import BadRequest, JsonSyntaxError, NoRequestBody
-from torchkeep.frontend.registry import UNSET_BATCH_DELAY, UNSET_BATCH_SIZE, Registration
+from torchkeep.frontend.registry import (
+    UNSET_BATCH_DELAY,
+    UNSET_BATCH_SIZE,
+    UNSET_TIMEOUT,
+    Registration,
+)
 
-UNSET_TIMEOUT = -1
 # TorchServe: a JSON body without the key gets this sentinel, and uses it as a delay
 MISSING_BATCH_DELAY = -10000
 
@@ -60,7 +64,7 @@ def _from_json(body: bytes) -> tuple[Registration, bool]:
         response_timeout=_integer(fields, "response_timeout", UNSET_TIMEOUT),
         startup_timeout=_integer(fields, "startup_timeout", UNSET_TIMEOUT),
     )
-    return registration, (_text(fields, "synchronous") or "true").lower() == "true"
+    return registration, _flag(fields, "synchronous", default=True)
 
 
 def _required(url: str | None) -> str:
@@ -79,6 +83,19 @@ def _text(fields: dict[str, Any], name: str) -> str | None:
         case str() | int() | float() as value:
             return str(value)
     raise JsonSyntaxError(f"{name} is not a string.")
+
+
+def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
+    """TorchServe: any text but true is false; a number is a syntax error."""
+    value = fields.get(name, default)
+    match value:
+        case None:
+            return default
+        case bool():
+            return value
+        case str():
+            return value.lower() == "true"
+    raise JsonSyntaxError(f"{name} is not a boolean.")
 
 
 def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | None:

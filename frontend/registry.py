@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # TorchServe: these values of a query mean "not given", all others are taken as they are.
 UNSET_BATCH_SIZE = -1
 UNSET_BATCH_DELAY = -100
+UNSET_TIMEOUT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +196,14 @@ class ModelRegistry:
         if manifest.config_file is not None and config.response_timeout_s is not None:
             response_timeout_s = config.response_timeout_s
         else:
-            response_timeout_s = (
-                _positive(configured.get("responseTimeout"))
-                or _given(asked.response_timeout)
-                or defaults.response_timeout_s
+            response_timeout_s = _positive(configured.get("responseTimeout")) or _given(
+                asked.response_timeout, defaults.response_timeout_s
             )
         if manifest.config_file is not None and config.startup_timeout_s is not None:
             startup_timeout_s = config.startup_timeout_s
         else:
-            startup_timeout_s = (
-                _positive(configured.get("startupTimeout"))
-                or _given(asked.startup_timeout)
-                or defaults.startup_timeout_s
+            startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
+                asked.startup_timeout, defaults.startup_timeout_s
             )
         min_workers, max_workers = self._workers(asked, model_dir, configured)
         batch_size = asked.batch_size
@@ -272,6 +269,6 @@ def _positive(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _given(value: int | None) -> int:
-    """A timeout of the API; -1 means: not given."""
-    return 0 if value is None or value == -1 else value
+def _given(timeout_s: int | None, default_s: int) -> int:
+    """A timeout of the API. TorchServe: only -1 means "not given", 0 is never in time."""
+    return default_s if timeout_s in (None, UNSET_TIMEOUT) else timeout_s

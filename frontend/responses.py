@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchkeep.frontend.errors import WorkerFailed, is_meant_for_client, status_of
+from torchkeep.frontend.errors import WorkerFailed, is_final, is_meant_for_client, status_of
 from torchkeep.runtime.messages import Body, Prediction
 
 Header = tuple[bytes, bytes]
@@ -104,8 +104,8 @@ def error_reply(error: Exception) -> Reply:
 
 def prediction_reply(prediction: Prediction) -> Reply:
     """The handler's body, status, phrase and headers, untouched."""
-    if prediction.status < 0:
-        raise WorkerFailed(500, "Worker died.")  # no status line can say that
+    if not is_final(prediction.status):
+        raise WorkerFailed(500, "Worker died.")
     headers: list[Header] = []
     for name, value in prediction.headers.items():
         header = (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))

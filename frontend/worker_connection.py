@@ -15,6 +15,10 @@ class WorkerDied(ServingError):
     """The worker closed its connection, or sent what cannot be trusted. It is over."""
 
 
+class WorkerLeft(WorkerDied):
+    """The connection ended, and nothing but the exit status can say why."""
+
+
 class LoadRefused(WorkerDied):
     """The process lives, but its handler could not be loaded."""
 
@@ -52,7 +56,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
     async def exchange(self, message: Message) -> Message:
         """The reply to `message`. Raises WorkerDied where there will be none."""
         if self._transport is None or self._transport.is_closing():
-            raise WorkerDied("the connection is closed")
+            raise WorkerLeft("the connection is closed")
         self._reply = asyncio.get_running_loop().create_future()
         self._transport.writelines(self._wire.seal(message))
         try:
@@ -76,11 +80,12 @@ class WorkerConnection(asyncio.BufferedProtocol):
         try:
             messages = self._wire.received(nbytes)
         except WireError as error:
-            self._fail(f"its frame was refused: {error}")
+            self._fail(WorkerDied(f"its frame was refused: {error}"))
             return
         for message in messages:
             if self._reply is None or self._reply.done():
-                self._fail(f"it sent a {type(message).__name__} message that nobody asked for")
+                kind = type(message).__name__
+                self._fail(WorkerDied(f"it sent a {kind} message that nobody asked for"))
                 return
             self._reply.set_result(message)
 
@@ -88,10 +93,10 @@ class WorkerConnection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail("the connection is closed")
+        self._fail(WorkerLeft("the connection is closed"))
         self._on_lost()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: WorkerDied) -> None:
         self.close()
         if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(WorkerDied(reason))
+            self._reply.set_exception(error)

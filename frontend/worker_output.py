@@ -4,11 +4,17 @@ import asyncio
 import logging
 import os
 import re
+from contextlib import suppress
 
 MODEL_LOG = logging.getLogger("torchkeep.model")
 
-_READ_BYTES = 1 << 16
+# Little at a time: a worker that floods us must not keep the loop from everybody else.
+_READ_BYTES = 1024
 _MAX_LINE_BYTES = 8192
+# What may be left at the end. A pipe holds no more, unless a process that the worker left
+# behind goes on writing; and of all that, the last lines are those that say what happened.
+_LEFT_BYTES = 1 << 16
+_LEFT_LINES = 200
 # A handler's print must not move the cursor of whoever reads the log, nor forge lines in it.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
@@ -27,26 +33,34 @@ class WorkerOutput:
         self._open = True
 
     def close(self) -> None:
-        """Log what is left and let go of the pipe."""
-        while self._open and self._read():
-            pass
+        """Log the end of what is left and let go of the pipe."""
+        if not self._open:
+            return
+        with suppress(BlockingIOError):
+            while len(self._rest) < _LEFT_BYTES and (
+                data := os.read(self._descriptor, _LEFT_BYTES)
+            ):
+                self._rest += data
+        lines = self._rest.removesuffix(b"\n").split(b"\n")
+        if len(lines) > _LEFT_LINES:
+            self._log(b"(%d lines before the next were dropped)" % (len(lines) - _LEFT_LINES))
+        self._rest = b"\n".join(lines[-_LEFT_LINES:])
         self._end()
 
-    def _read(self) -> bool:
+    def _read(self) -> None:
         try:
             data = os.read(self._descriptor, _READ_BYTES)
         except BlockingIOError:
-            return False
+            return
         if not data:
             self._end()
-            return False
+            return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._log(line)
         if len(self._rest) > _MAX_LINE_BYTES:
             self._log(self._rest)
             self._rest = b""
-        return True
 
     def _log(self, line: bytes) -> None:
         if MODEL_LOG.isEnabledFor(self._level):
@@ -58,6 +72,6 @@ class WorkerOutput:
             self._open = False
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
-            if self._rest:
-                self._log(self._rest)
-                self._rest = b""
+            rest, self._rest = self._rest, b""
+            for line in rest.split(b"\n") if rest else ():
+                self._log(line)

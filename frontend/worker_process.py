@@ -17,7 +17,12 @@ from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
+from torchkeep.frontend.worker_connection import (
+    LoadRefused,
+    WorkerConnection,
+    WorkerDied,
+    WorkerLeft,
+)
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WorkerOutput
 from torchkeep.frontend.zygote_client import ChildProcess, ZygoteError
@@ -289,7 +294,7 @@ class WorkerProcess:
             task.uncancel()
             if self._stopping:
                 return []
-            raise WorkerDied("it ended while it was idle") from None
+            raise WorkerLeft("it ended while it was idle") from None
         finally:
             self._is_idle = False
 
@@ -333,7 +338,8 @@ class WorkerProcess:
             self.last_error = "Backend worker did not respond in given time"
         else:
             self.last_error = str(error)
-            if not isinstance(error, LoadRefused) and child is not None and child.exited.done():
+            left = isinstance(error, WorkerLeft)
+            if left and child is not None and child.exited.done():
                 self.last_error = f"the worker process ended with status {child.exited.result()}"
         log.warning("%s: %s", self.name, self.last_error)
 

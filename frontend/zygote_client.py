@@ -12,13 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
+from torchkeep.frontend.scratch import ScratchDir
 from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.processes import become_subreaper, child_pids
 
@@ -158,7 +158,7 @@ class ZygoteClient:
     async def __aenter__(self) -> "ZygoteClient":
         become_subreaper()
         self._not_ours.update(child_pids())
-        self._scratch = tempfile.TemporaryDirectory(prefix="torchkeep-zygote-")
+        self._scratch = ScratchDir("torchkeep-zygote-")
         await self._plain()
         return self
 
@@ -168,7 +168,7 @@ class ZygoteClient:
         for stage in self._stages.values():
             await end_stage(stage)
         self._end_strays()
-        self._scratch.cleanup()
+        self._scratch.remove()
 
     async def needs_of(self, handler: str, model_dir: str, optimizes_with_ipex: bool) -> Needs:
         """What a handler needs of its worker's parent; a wrong guess is only slower."""
@@ -327,7 +327,7 @@ class ZygoteClient:
             with theirs:
                 command = [sys.executable, *_BACKEND, "zygote"]
                 started = subprocess.Popen(  # noqa: ASYNC220 - returns once it has forked
-                    [*command, str(theirs.fileno()), str(os.getpid()), self._scratch.name],
+                    [*command, str(theirs.fileno()), str(os.getpid()), str(self._scratch.path)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     env=self._environment,

@@ -191,7 +191,7 @@ def _manifest(parts: ArchiveParts) -> Mapping[str, object]:
         "serializedFile": _base_name(parts.serialized_file),
         "handler": _base_name(parts.handler),
         "modelFile": _base_name(parts.model_file),
-        "modelVersion": parts.version,
+        "modelVersion": parts.version or None,
         "requirementsFile": _base_name(parts.requirements_file),
         "configFile": _base_name(parts.config_file),
     }

@@ -52,16 +52,30 @@ class Checkout:
             f'#!/bin/sh\necho "$@" >> {self.installed}\ncase "$*" in *{lock}*) exit 1;; esac\n',
         )
 
-    def setup(self, *variables: str) -> subprocess.CompletedProcess[str]:
+    def install_slowly(self) -> None:
+        """A lock is installed when somebody writes to the pipe `go`."""
+        os.mkfifo(self.root / "go")
+        self.command(
+            "uv",
+            f'#!/bin/sh\necho "$@" >> {self.installed}\n'
+            f'case "$*" in *requirements/*) read go < {self.root}/go;; esac\n',
+        )
+
+    def start(self, *variables: str) -> subprocess.Popen[str]:
         environment = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-        return subprocess.run(
+        return subprocess.Popen(
             ["make", "setup", *variables],
             cwd=self.root,
             env=environment | {"PATH": f"{self.bin}:{os.environ['PATH']}"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
         )
+
+    def setup(self, *variables: str) -> subprocess.CompletedProcess[str]:
+        run = self.start(*variables)
+        stdout, stderr = run.communicate(timeout=60)
+        return subprocess.CompletedProcess(run.args, run.returncode, stdout, stderr)
 
     def locks(self) -> list[str]:
         """The locks that were installed since the last call, in order."""
@@ -137,6 +151,23 @@ def test_setup_that_broke_off_starts_afresh(checkout: Checkout) -> None:
     checkout.refuse("nothing")
     assert checkout.setup().returncode == 0
     assert not debris.exists()
+
+
+def test_second_setup_waits_for_the_first(checkout: Checkout) -> None:
+    checkout.install_slowly()
+    first = checkout.start("ENGINE=torch")
+    assert first.stdout is not None
+    assert "Creating .venv" in first.stdout.readline()
+    assert "Installing" in first.stdout.readline()
+    second = checkout.start("ENGINE=torch")
+    assert second.stdout is not None
+    said = second.stdout.readline()
+    (checkout.root / "go").write_text("on\n")
+    assert first.communicate(timeout=60)[1] == ""
+    rest, errors = second.communicate(timeout=60)
+    assert said == "Waiting for another set-up of this clone to end ...\n"
+    assert (first.returncode, second.returncode, rest, errors) == (0, 0, "", "")
+    assert checkout.locks() == ["torch"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ def test_a_worker_that_says_413_ran_out_of_resources() -> None:
     assert errors.status_of(errors.WorkerFailed(413, "x"))[0] == 507
 
 
+@pytest.mark.parametrize("status", [-1, 100, 199])
+def test_an_error_status_that_ends_no_exchange_is_a_dead_worker(status: int) -> None:
+    error = errors.WorkerFailed(status, "said by the handler")
+    assert (error.status, str(error)) == (500, "Worker died.")
+
+
 def test_version_not_found_is_worded_in_two_ways() -> None:
     assert str(errors.ModelVersionNotFound("m", "2")) == (
         "Model version: 2 does not exist for model: m"

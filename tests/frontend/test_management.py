@@ -232,6 +232,8 @@ def test_json_body_of_register(ask: Any, app: Any, registry: FakeRegistry) -> No
         (b'{"url": {}}', 500, "JsonSyntaxException"),
         (b'{"url": "m", "batch_size": "x"}', 500, "JsonSyntaxException"),
         (b'{"url": "m", "batch_size": 1.5}', 500, "JsonSyntaxException"),
+        (b'{"url": "m", "synchronous": 1}', 500, "JsonSyntaxException"),
+        (b'{"url": "m", "synchronous": {}}', 500, "JsonSyntaxException"),
         (b'{"url": "m", "batch_size": true}', 500, "JsonSyntaxException"),
         (b'{"url": "m", "batch_size": 9999999999}', 500, "JsonSyntaxException"),
         (b"{}", 400, "BadRequestException"),

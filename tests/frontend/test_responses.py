@@ -84,9 +84,10 @@ def test_line_break_in_a_reason_is_a_blank() -> None:
     assert prediction_reply(Prediction("id", b"", reason="a\r\nb")).reason == "a  b"
 
 
-def test_negative_status_ends_as_a_dead_worker() -> None:
+@pytest.mark.parametrize("status", [-1, 100, 101, 199])
+def test_status_that_ends_no_exchange_is_a_dead_worker(status: int) -> None:
     with pytest.raises(WorkerFailed):
-        prediction_reply(Prediction("id", b"", status=-1))
+        prediction_reply(Prediction("id", b"", status=status))
 
 
 def test_handler_can_replace_cors_headers() -> None:

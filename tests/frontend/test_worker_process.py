@@ -159,6 +159,20 @@ def test_a_misbehaving_worker_fails_only_its_batch(deed: str) -> None:
     asyncio.run(scenario())
 
 
+def test_the_log_says_what_was_wrong_with_an_answer(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with("send(sealed(Predictions(200, '', []))); sys.exit(0)")
+            await model.scale(1, 1)
+            with pytest.raises(WorkerFailed):
+                await model.submit(request()).reply()
+            assert (await model.submit(request()).reply()).body == b"fine"
+            await model.close()
+
+    asyncio.run(scenario())
+    assert "W-9000-m_1.0: it answered requests that it was not given" in caplog.messages
+
+
 def test_an_unasked_message_ends_the_worker() -> None:
     async def scenario() -> None:
         async with asyncio.timeout(30):
@@ -227,3 +241,30 @@ def test_output_is_logged_in_lines_without_control_characters(
     assert lines[1] == "second"
     assert lines[2] == "x" * 8192
     assert lines[-1] == "rest"
+
+
+def test_a_flood_of_output_neither_holds_up_the_loop_nor_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flood = [sys.executable, "-c", "import os\nwhile True: os.write(2, b'y\\n' * 2000)"]
+
+    async def scenario() -> None:
+        read_end, write_end = os.pipe()
+        process = subprocess.Popen(flood, stderr=write_end)  # noqa: ASYNC220 - a fork, no wait
+        os.close(write_end)
+        try:
+            output = WorkerOutput(read_end, logging.WARNING, "W-1-m_1.0-stderr")
+            while not caplog.records:  # noqa: ASYNC110 - turns of the loop are what is measured
+                await asyncio.sleep(0)
+            before = len(caplog.records)
+            await asyncio.sleep(0)
+            assert len(caplog.records) - before < 1000  # lines in one turn of the loop
+            output.close()  # while the process goes on writing
+        finally:
+            process.kill()
+            process.wait()
+
+    with caplog.at_level(logging.INFO, MODEL_LOG.name):
+        asyncio.run(scenario())
+    *_, told = [record.getMessage() for record in caplog.records if "(" in record.getMessage()]
+    assert "lines before the next were dropped)" in told

@@ -270,3 +270,10 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_pack_raises_instead_of_exiting(tmp_path: Path) -> None:
     with pytest.raises(ArchiverError, match=r"File does not exist: no\.py"):
         pack(ArchiveParts("m", "1", "no"), tmp_path)
+
+
+def test_an_empty_version_is_left_out_of_the_manifest() -> None:
+    assert run("--model-name", "m", "--version", "", "--handler", "image_classifier") == 0
+    with zipfile.ZipFile("m.mar") as archive:
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+    assert manifest["model"] == {"modelName": "m", "handler": "image_classifier"}

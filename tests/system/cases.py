@@ -314,7 +314,7 @@ FAILURE_WAYS = [
     *("prediction-exception", "prediction-exception-cuda"),
     *(
         f"prediction-exception/{code}"
-        for code in (200, 302, 400, 404, 413, 429, 500, 513, 599, 999)
+        for code in (-1, 200, 302, 400, 404, 413, 429, 500, 513, 599, 999)
     ),
     "fine",
 ]
@@ -353,6 +353,8 @@ DEATHS = Scenario(
         infer("death sigkill", "/predictions/failures/1.0/sigkill", b"x", repeat_while=(500,)),
         infer("answer after sigkill", "/predictions/failures/1.0/fine", b"x"),
         infer("healthy after deaths", "/ping", method="GET"),
+        register("failures", model_name="hasty", response_timeout=0),
+        infer("answer in no time", "/predictions/hasty/1.0/fine", b"x"),
         register("silent"),
         infer("no answer", "/predictions/silent/1.0/never", b"x"),
         infer("answer after no answer", "/predictions/silent/1.0/fine", b"x"),
@@ -636,6 +638,22 @@ MODELS = Scenario(
             "&response_timeout=7&startup_timeout=8&handler=echo:handle&runtime=python3",
         ),
         manage("describe the named", "GET", "/models/named"),
+        manage(
+            "register with odd numbers",
+            "POST",
+            "/models?url=echo.mar&model_name=odd&response_timeout=0&startup_timeout=-2"
+            "&batch_size=0&max_batch_delay=-7&initial_workers=-5",
+        ),
+        manage("describe the odd", "GET", "/models/odd"),
+        manage(
+            "register by json with a number for a flag",
+            "POST",
+            "/models",
+            headers=(("Content-Type", JSON),),
+            body=b'{"url": "echo.mar", "model_name": "flag", "synchronous": 1}',
+            deliberate="the text is that of TorchServe's JSON library",
+        ),
+        manage("describe what a number for a flag registered", "GET", "/models/flag"),
         manage("register by a path", "POST", "/models?url=%2Fany%2Fecho.mar&model_name=by_path"),
         manage("describe by a path", "GET", "/models/by_path"),
         manage(
