@@ -36,7 +36,9 @@ from torchkeep.backend.sample import NotOptimized, Sample
 log = logging.getLogger(__name__)
 
 MAX_TRIAL_CALL_S = 0.25  # of one call of the model, where a client waits for the answer
-IMPORT_WORTH_S = 0.001  # of one call: a quicker model is not worth seconds of importing IPEX
+# A quicker call, or smaller weights, are not worth the seconds that importing IPEX takes.
+IMPORT_WORTH_S = 0.001
+IMPORT_WORTH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ def optimize(
         _check_model(model)
         with _undisturbed():
             if sample is None:
-                return _try_at_first_call(model, usable_engine(engine))
+                is_small = _weight_bytes(model) < IMPORT_WORTH_BYTES
+                return _try_at_first_call(model, usable_engine(engine, is_small))
             contest = Contest(model, sample)
-            engine = usable_engine(engine, contest.model_s)
+            engine = usable_engine(engine, contest.model_s < IMPORT_WORTH_S)
             forms = candidates(model, contest.call, engine, usable_dtype(dtype))
             guard, line = contest.winner(forms)
     except NotOptimized as reason:
@@ -75,11 +78,11 @@ def optimize(
     return Outcome(line.partition(",")[0], line)
 
 
-def usable_engine(asked: str, call_s: float = 1.0) -> str:
-    """ipex or torch: what `asked` means in this process, for a model of this speed."""
+def usable_engine(asked: str, is_quick: bool = False) -> str:
+    """ipex or torch: what `asked` means in this process, for a model that is quick or is not."""
     if asked == "torch":
         return "torch"
-    if asked == "auto" and IPEX not in sys.modules and call_s < IMPORT_WORTH_S:
+    if asked == "auto" and IPEX not in sys.modules and is_quick:
         return "torch"
     problem = import_ipex()
     if problem and asked == "ipex":
@@ -177,11 +180,15 @@ def _check_model(model: Any) -> None:
         raise NotOptimized("the model is not on the CPU")
     if model._forward_hooks or model._forward_pre_hooks or hooked_module(model) is not None:
         raise NotOptimized("the model has forward hooks")
-    size, free = sum(weight.nbytes for weight in model.parameters()), available_bytes()
+    size, free = _weight_bytes(model), available_bytes()
     if 2 * size > free:  # the copy, and what is packed from it
         raise NotOptimized(
             f"no memory for a second copy: weights of {size >> 20} MB, {free >> 20} MB available"
         )
+
+
+def _weight_bytes(model: Any) -> int:
+    return sum(weight.nbytes for weight in model.parameters())
 
 
 @contextlib.contextmanager
@@ -192,10 +199,14 @@ def _undisturbed() -> Iterator[None]:
     numpy_state = numpy.random.get_state() if numpy else None
     try:
         # Tensors made in inference mode could not be used outside it.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         random.setstate(python_state)
         if numpy_state is not None:

@@ -6,7 +6,7 @@ traced form only if its structure is equal to the sample's.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -92,7 +92,7 @@ class Answer:
         return any(one.numel() and one.data_ptr() == two.data_ptr() for one, two in pairs)
 
 
-def sample_of_shapes(shapes: "list[tuple[tuple[int, ...], str]]") -> Sample:
+def sample_of_shapes(shapes: Iterable[tuple[Sequence[int], str]]) -> Sample:
     """Inputs of these shapes and dtypes, the same each time, from a generator of their own."""
     generator = torch.Generator().manual_seed(0)
     return Sample(
@@ -100,7 +100,7 @@ def sample_of_shapes(shapes: "list[tuple[tuple[int, ...], str]]") -> Sample:
     )
 
 
-def _tensor(shape: tuple[int, ...], dtype: Any, generator: Any) -> Any:
+def _tensor(shape: Sequence[int], dtype: Any, generator: Any) -> Any:
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
     # 0 and 1 are valid as token numbers, masks, types and flags alike.

@@ -25,6 +25,7 @@ from torchkeep.backend.handler_output import (
     to_metric,
     to_prediction,
 )
+from torchkeep.backend.warm_up import warm_up
 from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.messages import (
     MAX_ITEMS,
@@ -69,6 +70,7 @@ class Service:
         self._entry_point = entry_point
         self._emissions = emissions  # what the handler records, filled by `context.metrics`
         self._decodes = decode_input_request
+        self.engine = ""  # what runs the model, in one line
 
     @classmethod
     def load(cls, load: Load) -> "Service":
@@ -83,7 +85,14 @@ class Service:
         except Exception as error:
             traceback.print_exc()
             raise _load_failed(error) from error
-        return cls(context, entry_point, emissions, load.decode_input_request)
+        service = cls(context, entry_point, emissions, load.decode_input_request)
+        try:
+            service.engine = warm_up(load, context, lambda request: service.predict([request]))
+        except Exception as error:
+            # The model was loaded, and answers as it did.
+            traceback.print_exception(error)
+            log.warning("the warm-up failed: %s", type(error).__name__)
+        return service
 
     def predict(self, requests: Sequence[RequestInput]) -> Predictions:
         """Answer one batch; every request shares the success or failure of the handler's call."""

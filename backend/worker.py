@@ -60,7 +60,7 @@ class Worker:
             self._service = Service.load(load)
         except LoadFailed as error:
             return Loaded(error.status, error.message)
-        return Loaded(200, f"loaded model {load.model_name}")
+        return Loaded(200, f"loaded model {load.model_name}", self._service.engine)
 
     def _receive_secret(self) -> bytes:
         """The 32 bytes that were in the socket before this process existed."""

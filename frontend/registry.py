@@ -233,6 +233,10 @@ class ModelRegistry:
             max_retry_timeout_s=config.max_retry_timeout_s,
             client_timeout_ms=config.client_timeout_ms,
             loaded_at_startup=asked.loaded_at_startup or name in self._startup_names,
+            engine=config.engine,
+            dtype=config.dtype,
+            warm_up_inputs=config.warm_up_inputs,
+            warm_up_file=config.warm_up_file,
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
             device_ids=None,  # TorchServe: ignored where there is no GPU

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchkeep.frontend.errors import ServiceUnavailable
@@ -12,7 +12,7 @@ from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.worker_process import WorkerProcess, WorkerSettings
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
-from torchkeep.runtime.messages import Load, RequestInput
+from torchkeep.runtime.messages import InputShape, Load, RequestInput
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
 
@@ -38,6 +38,10 @@ class ModelSpec:
     client_timeout_ms: int = 0
     loaded_at_startup: bool = False
     device_type: str = "cpu"
+    engine: str = ""
+    dtype: str = ""
+    warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
+    warm_up_file: str = ""
     # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
@@ -63,6 +67,7 @@ class WorkerGround:
     limit_max_image_pixels: bool
     decode_input_request: bool
     max_response_bytes: int
+    engine: str = "auto"  # of a model that does not say itself; see `Load`
 
 
 class ServedModel:
@@ -149,6 +154,10 @@ class ServedModel:
             limit_max_image_pixels=ground.limit_max_image_pixels,
             decode_input_request=ground.decode_input_request,
             environment=ground.environment(),
+            engine=spec.engine or ground.engine,
+            dtype=spec.dtype or "float32",
+            warm_up_inputs=[InputShape(shape, dtype) for shape, dtype in spec.warm_up_inputs],
+            warm_up_file=spec.warm_up_file,
         )
         settings = WorkerSettings(
             load=load,

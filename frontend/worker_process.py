@@ -77,6 +77,7 @@ class WorkerProcess:
         self.state = WorkerState.STARTED
         self.started_at = time.time()
         self.load_s: float | None = None
+        self.engine = ""  # what runs the model, in one line
         self.last_error = ""
         self.failed_status = 500
         # Resolves once: 200 when first loaded, or the status of the first failure.
@@ -218,6 +219,7 @@ class WorkerProcess:
             self._enter(WorkerState.ERROR)
             raise LoadRefused(reply.message, self.failed_status)
         self.load_s = monotonic() - started
+        self.engine = reply.engine
         self._failing_since = None
         self._failures = 0
         self._enter(WorkerState.MODEL_LOADED)

@@ -123,6 +123,7 @@ async def compose(config: Config, environ: Mapping[str, str]) -> AsyncIterator[S
             limit_max_image_pixels=config.limit_max_image_pixels,
             decode_input_request=config.decode_input_request,
             max_response_bytes=config.max_response_size,
+            engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
         )
         registry = ModelRegistry(store, ground, _model_defaults(config))
         stack.push_async_callback(registry.close)
@@ -198,6 +199,9 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
                 f"Model {spec.name} {spec.version}: {len(ready)} of {len(outcomes)} workers"
                 f" ready after {monotonic() - started:.1f} s, slowest load {max(ready):.2f} s"
             )
+            # Each worker decides for itself, and on a noisy machine they may differ.
+            for engine in sorted({worker.engine for worker in served.workers if worker.engine}):
+                start_step(f"Model {spec.name} {spec.version} runs by {engine}")
 
 
 def _announce(config: Config) -> None:
@@ -246,6 +250,9 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     hidden = re.compile(config.blacklist_env_vars) if config.blacklist_env_vars else None
     visible = {n: v for n, v in environ.items() if hidden is None or not hidden.fullmatch(n)}
     visible["TS_DECODE_INPUT_REQUEST"] = str(config.decode_input_request).lower()
+    # Handlers that optimise their own model ask for these.
+    visible["TS_IPEX_ENABLE"] = str(config.ipex_enable or False).lower()
+    visible["TS_IPEX_GPU_ENABLE"] = str(config.ipex_gpu_enable).lower()
     return lambda: dict(visible)
 
 

@@ -75,6 +75,7 @@ class Config:
     enable_model_api: bool = key(BOOLEAN, False)
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
+    ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
     # Accepted, without effect so far (and some, like vmargs, for ever).
@@ -108,7 +109,6 @@ class Config:
     debug: bool = key(BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_enable: bool = key(BOOLEAN, False, has_effect=False)
     ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
     cpu_launcher_enable: bool = key(BOOLEAN, False, has_effect=False)
     cpu_launcher_args: str | None = key(TEXT, None, has_effect=False)

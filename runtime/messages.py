@@ -39,6 +39,14 @@ class RequestInput:
 
 
 @dataclass(frozen=True, slots=True)
+class InputShape:
+    """One tensor that a model takes, as `warmup` in model-config.yaml describes it."""
+
+    shape: list[int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Frontend to worker: load this model before anything else."""
 
@@ -51,6 +59,10 @@ class Load:
     limit_max_image_pixels: bool
     decode_input_request: bool
     environment: dict[str, str]  # the worker's whole environment, already filtered
+    engine: str = "auto"  # auto, ipex, torch or eager: what may run a model on this CPU
+    dtype: str = "float32"  # or bfloat16, where the CPU computes in it
+    warm_up_inputs: list[InputShape] = field(default_factory=list)
+    warm_up_file: str = ""  # a request body, relative to the model directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class Loaded:
 
     status: int
     message: str
+    engine: str = ""  # what runs the model, in one line; empty where that is the handler's affair
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +136,10 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed = ["predictions", status, text, rows, samples]
         case Load():
             packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
-        case Loaded(status, text):
-            packed = ["loaded", status, text]
+            place = 1 + Load.__slots__.index("warm_up_inputs")
+            packed[place] = [[one.shape, one.dtype] for one in message.warm_up_inputs]
+        case Loaded(status, text, engine):
+            packed = ["loaded", status, text, engine]
     packed.append([len(body) for body in bodies])
     return msgpack.packb(packed), bodies
 
@@ -165,8 +180,8 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
             case "load":
                 message = _load(fields)
             case "loaded":
-                status, text = fields
-                message = Loaded(_is(status, int), _is(text, str))
+                status, text, engine = fields
+                message = Loaded(_is(status, int), _is(text, str), _is(engine, str))
             case _:
                 raise MessageError("unknown kind of message")
     except (ValueError, StopIteration) as error:
@@ -210,7 +225,8 @@ def _metric(row: list[Any]) -> Metric:
 
 
 def _load(fields: list[Any]) -> Load:
-    name, version, path, handler, envelope, batch, pixels, decode, environment = fields
+    name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
+    engine, dtype, inputs, file = rest
     return Load(
         _is(name, str),
         _is(version, str),
@@ -221,7 +237,16 @@ def _load(fields: list[Any]) -> Load:
         _is(pixels, bool),
         _is(decode, bool),
         _strings(environment),
+        _is(engine, str),
+        _is(dtype, str),
+        [_input_shape(row) for row in _list(inputs, list)],
+        _is(file, str),
     )
+
+
+def _input_shape(row: list[Any]) -> InputShape:
+    shape, dtype = row
+    return InputShape(_list(shape, int), _is(dtype, str))
 
 
 def _next(bodies: Any) -> Body:
