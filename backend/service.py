@@ -25,6 +25,7 @@ from torchkeep.backend.handler_output import (
     to_metric,
     to_prediction,
 )
+from torchkeep.backend.warm_up import WarmUp, warm_up
 from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.messages import (
     MAX_ITEMS,
@@ -70,6 +71,7 @@ class Service:
         self._emissions = emissions  # what the handler records, filled by `context.metrics`
         self._decodes = decode_input_request
         self.summary = f"loaded model {context.model_name}"
+        self._warm_up = WarmUp()
 
     @classmethod
     def load(cls, load: Load) -> "Service":
@@ -84,14 +86,27 @@ class Service:
         except Exception as error:
             traceback.print_exc()
             raise _load_failed(error) from error
-        return cls(context, entry_point, emissions, load.decode_input_request)
+        service = cls(context, entry_point, emissions, load.decode_input_request)
+        try:
+            service._warm_up = warm_up(load, context, lambda request: service.predict([request]))
+        except Exception as error:
+            # The model was loaded, and answers as it did.
+            traceback.print_exception(error)
+            log.warning("the warm-up failed: %s", type(error).__name__)
+        return service
+
+    @property
+    def engine(self) -> str:
+        """What runs the model, in one line; empty where that is the handler's affair."""
+        return self._warm_up.engine
 
     def rehearse(self) -> None:
-        """Before a fork of a loaded model serves: run what its parent ran last.
+        """Run the model once in a fork of the process that loaded it.
 
-        A fork that could not compute would hang here, where the frontend waits with a
-        deadline and a plain fork to fall back to, and not at a client's first request.
+        A fork that cannot compute hangs here, where the frontend waits with a deadline and
+        loads anew, and not at a client's first request.
         """
+        self._warm_up.run(1)
 
     def predict(self, requests: Sequence[RequestInput]) -> Predictions:
         """Answer one batch; every request shares the success or failure of the handler's call."""

@@ -74,7 +74,8 @@ class Worker:
                 self._service = load_service(load)
         except LoadFailed as error:
             return Loaded(error.status, error.message)
-        return Loaded(200, self._service.summary, process.compute_threads())
+        service = self._service
+        return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:
         """The 32 bytes that were in the socket before this process existed."""

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # TorchServe: these values of a query mean "not given", all others are taken as they are.
 UNSET_BATCH_SIZE = -1
 UNSET_BATCH_DELAY = -100
+
+IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
 
 
@@ -230,8 +232,12 @@ class ModelRegistry:
             max_retry_timeout_s=config.max_retry_timeout_s,
             client_timeout_ms=config.client_timeout_ms,
             loaded_at_startup=asked.loaded_at_startup or name in self._startup_names,
-            is_eager=manifest.model_file is not None,
+            may_gain_from_ipex=_may_gain_from_ipex(model_dir),
             shared_weights=config.shared_weights,
+            engine=config.engine,
+            dtype=config.dtype,
+            warm_up_inputs=config.warm_up_inputs,
+            warm_up_file=config.warm_up_file,
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
             device_ids=None,  # TorchServe: ignored where there is no GPU
@@ -262,6 +268,18 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _may_gain_from_ipex(model_dir: ModelDir) -> bool:
+    """IPEX is for eager models, and small ones are not worth the seconds of its import."""
+    manifest = model_dir.manifest
+    if manifest.model_file is None or manifest.serialized_file is None:
+        return False
+    try:
+        size = (model_dir.path / manifest.serialized_file).stat().st_size
+    except OSError:
+        return False  # the load will fail, in its own words
+    return size >= IPEX_WORTH_BYTES
 
 
 def _positive(value: Any) -> int:

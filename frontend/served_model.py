@@ -14,7 +14,7 @@ from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess, WorkerSettings
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
-from torchkeep.runtime.messages import Load, RequestInput
+from torchkeep.runtime.messages import InputShape, Load, RequestInput
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
 
@@ -40,8 +40,12 @@ class ModelSpec:
     client_timeout_ms: int = 0
     loaded_at_startup: bool = False
     device_type: str = "cpu"
-    is_eager: bool = False  # the archive brings the code of its model: what IPEX is for
+    may_gain_from_ipex: bool = False
     shared_weights: bool | None = None  # None: where it is known to be safe
+    engine: str = ""
+    dtype: str = ""
+    warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
+    warm_up_file: str = ""
     # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
@@ -71,6 +75,7 @@ class WorkerGround:
     has_ipex: bool = False  # IPEX is installed and not switched off
     # Runtimes that mean another Python than the server's, and where that is.
     interpreters: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "auto"  # of a model that does not say itself; see `Load`
 
 
 class ServedModel:
@@ -86,7 +91,7 @@ class ServedModel:
             ground.zygote,
             f"M-{spec.name}_{spec.version}",
             spec.shared_weights,
-            ground.has_ipex and spec.is_eager,
+            ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             ground.interpreters.get(spec.runtime),
         )
         self._leaving: set[asyncio.Task[None]] = set()
@@ -167,6 +172,10 @@ class ServedModel:
             decode_input_request=ground.decode_input_request,
             environment=ground.environment(),
             threads=ground.plan.threads(spec.max_workers),
+            engine=spec.engine or ground.engine,
+            dtype=spec.dtype or "float32",
+            warm_up_inputs=[InputShape(shape, dtype) for shape, dtype in spec.warm_up_inputs],
+            warm_up_file=spec.warm_up_file,
         )
         settings = WorkerSettings(
             load=load,

@@ -97,6 +97,7 @@ class WorkerProcess:
         self.state = WorkerState.STARTED
         self.started_at = time.time()
         self.load_s: float | None = None
+        self.engine = ""  # what runs the model, in one line
         self.last_error = ""
         self.failed_status = 500
         # Resolves once: 200 when first loaded, or the status of the first failure.
@@ -228,6 +229,7 @@ class WorkerProcess:
         if reply.status != 200:
             raise LoadRefused(reply.message, 507 if reply.status == 507 else 500)
         self.load_s = monotonic() - life.began
+        self.engine = reply.engine
         if reply.threads > 0:
             self._plan.admit(self.pid, reply.threads)
 

@@ -5,6 +5,7 @@ is warned about and ignored, a file that is no yaml counts as absent. Only what 
 worker that reads the same file is refused: an oversized one, or aliases that multiply.
 """
 
+import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,12 @@ MAX_CONFIG_BYTES = 256 << 10  # room for a chat template; pure-Python yaml needs
 MAX_CONFIG_NODES = 20_000  # counted with every alias written out
 MAX_WARNINGS = 50  # as many as a reader of the log will bear
 MAX_INT = 2**31 - 1  # TorchServe reads Java ints and calls a longer number a wrong type
+ENGINES = ("ipex", "torch", "eager")
+ENGINE_DTYPES = ("float32", "bfloat16")
+INPUT_DTYPES = ("float32", "float64", "bfloat16", "int64", "int32", "uint8", "bool")
+MAX_INPUTS = 16
+MAX_DIMENSIONS = 8
+MAX_INPUT_ELEMENTS = 1 << 27  # of one input: 512 MB of float32
 PARALLEL_TYPES = ("pp", "tp", "pptp", "custom")
 DEFAULT_TIMEOUT_S = 120
 
@@ -58,6 +65,11 @@ class ModelConfig:
     async_communication: bool = False
     use_venv: bool = False
     shared_weights: bool | None = None  # ours; None: where it is known to be safe
+    # Ours: what runs the model, and what it is made ready with.
+    engine: str = ""
+    dtype: str = ""
+    warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
+    warm_up_file: str = ""
     raw: dict[object, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -71,11 +83,16 @@ def read_model_config(path: Path) -> ModelConfig:
         text = file.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:
         raise InvalidArchive(f"{name} is larger than {MAX_CONFIG_BYTES} bytes.")
-    return parse_model_config(text, name)
+    return parse_model_config(text, name, path.parent)
 
 
-def parse_model_config(text: bytes, name: str = "model-config.yaml") -> ModelConfig:
-    """Check and pick the keys of a config; `name` is for warnings."""
+def parse_model_config(
+    text: bytes, name: str = "model-config.yaml", model_dir: Path | None = None
+) -> ModelConfig:
+    """Check and pick the keys of a config; `name` is for warnings.
+
+    Files that the config names are looked for in `model_dir`.
+    """
     # PyYAML's constructors let their own conversion errors through (`!!int x`, month 13).
     conversion_errors = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
     try:
@@ -88,7 +105,7 @@ def parse_model_config(text: bytes, name: str = "model-config.yaml") -> ModelCon
         return ModelConfig()
     if not isinstance(document, dict):
         return ModelConfig(warnings=[f"{name} is ignored, it is no map of keys"])
-    return _pick(_Reader(document, name))
+    return _pick(_Reader(document, name), model_dir)
 
 
 def _refuse_alias_bomb(root: yaml.Node | None, name: str) -> None:
@@ -106,12 +123,14 @@ def _refuse_alias_bomb(root: yaml.Node | None, name: str) -> None:
                 remaining.extend(items)
 
 
-def _pick(reader: "_Reader") -> ModelConfig:
+def _pick(reader: "_Reader", model_dir: Path | None) -> ModelConfig:
     parallel_type = reader.choice("parallelType", PARALLEL_TYPES)
     torchrun = reader.torchrun()
     parallel_level = reader.integer("parallelLevel", 0, at_least=1)
     if torchrun is not None and isinstance(torchrun["nproc-per-node"], int):
         parallel_level = torchrun["nproc-per-node"]
+    engine, dtype = reader.engine()
+    warm_up_inputs, warm_up_file = reader.warm_up(model_dir)
     return ModelConfig(
         min_workers=reader.integer("minWorkers", 0, clamp=1),
         max_workers=reader.integer("maxWorkers", 0, clamp=0),
@@ -137,9 +156,35 @@ def _pick(reader: "_Reader") -> ModelConfig:
         async_communication=reader.boolean("asyncCommunication"),
         use_venv=reader.boolean("useVenv"),
         shared_weights=reader.optional_boolean("shared_weights"),
+        engine=engine,
+        dtype=dtype,
+        warm_up_inputs=warm_up_inputs,
+        warm_up_file=warm_up_file,
         raw=reader.document,
         warnings=reader.warnings,
     )
+
+
+def _is_inside(file: str, directory: Path) -> bool:
+    try:
+        path = (directory / file).resolve()
+        return path.is_file() and path.is_relative_to(directory.resolve())
+    except (OSError, ValueError):  # such as a name with a zero byte
+        return False
+
+
+def _input_shape(value: object) -> tuple[list[int], str] | None:
+    """The shape and dtype of one input, float32 where it says none; None for anything else."""
+    if not isinstance(value, dict) or not {"shape"} <= value.keys() <= {"shape", "dtype"}:
+        return None
+    shape, dtype = value["shape"], value.get("dtype", "float32")
+    if not isinstance(shape, list) or not 0 < len(shape) <= MAX_DIMENSIONS:
+        return None
+    if any(type(size) is not int or size < 1 for size in shape):
+        return None
+    if math.prod(shape) > MAX_INPUT_ELEMENTS or dtype not in INPUT_DTYPES:
+        return None
+    return shape, dtype
 
 
 class _Reader:
@@ -223,6 +268,37 @@ class _Reader:
                 reader._ignore(str(key), value, expected, None)
         self.warnings += reader.warnings
         return options
+
+    def engine(self) -> tuple[str, str]:
+        """The engine's name and data type; empty texts where unset."""
+        section = self.document.get("engine")
+        if section is None:
+            return "", ""
+        if not isinstance(section, dict):
+            return self._ignore("engine", section, "a map of name and dtype", ("", ""))
+        reader = _Reader(section, f"{self.name}: engine")
+        chosen = reader.choice("name", ENGINES), reader.choice("dtype", ENGINE_DTYPES)
+        for key in section.keys() - {"name", "dtype"}:
+            reader._ignore(str(key), section[key], "the keys name and dtype", None)
+        self.warnings += reader.warnings
+        return chosen
+
+    def warm_up(self, model_dir: Path | None) -> tuple[list[tuple[list[int], str]], str]:
+        """The shapes of the model's inputs, or a request body in the archive."""
+        value = self.document.get("warmup")
+        if value is None:
+            return [], ""
+        if isinstance(value, dict) and value.keys() == {"file"}:
+            file = value["file"]
+            if model_dir is not None and isinstance(file, str) and _is_inside(file, model_dir):
+                return [], file
+            return self._ignore("warmup", value, "a file of the archive", ([], ""))
+        inputs = value if isinstance(value, list) else [value]
+        shapes = [shape for one in inputs if (shape := _input_shape(one))]
+        if len(shapes) != len(inputs) or not 0 < len(inputs) <= MAX_INPUTS:
+            expected = "{shape: [1, 3, 224, 224], dtype: float32}, a list of such, or {file: name}"
+            return self._ignore("warmup", value, expected, ([], ""))
+        return shapes, ""
 
     def _ignore(self, key: str, value: object, expected: str, default: _T) -> _T:
         # reprlib, because the aliases of a hostile file print as gigabytes

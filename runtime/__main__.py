@@ -147,6 +147,7 @@ async def compose(
             plan=plan,
             has_ipex=compute.uses_ipex,
             interpreters=_interpreters(environ),
+            engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
         )
         registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
@@ -222,6 +223,9 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
                 f"Model {spec.name} {spec.version}: {len(ready)} of {len(outcomes)} workers"
                 f" ready after {monotonic() - started:.1f} s, slowest load {max(ready):.2f} s"
             )
+            # Each worker decides for itself, and on a noisy machine they may differ.
+            for engine in sorted({worker.engine for worker in served.workers if worker.engine}):
+                start_step(f"Model {spec.name} {spec.version} runs by {engine}")
 
 
 def _announce(config: Config, compute: Compute, plan: ThreadPlan) -> None:
@@ -258,9 +262,10 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     """What every worker gets of our environment: TorchServe's block list is a regex of names."""
     hidden = re.compile(config.blacklist_env_vars) if config.blacklist_env_vars else None
     visible = {n: v for n, v in environ.items() if hidden is None or not hidden.fullmatch(n)}
-    if config.ipex_enable is not None:
-        visible["TS_IPEX_ENABLE"] = str(config.ipex_enable).lower()
     visible["TS_DECODE_INPUT_REQUEST"] = str(config.decode_input_request).lower()
+    # Handlers that optimise their own model ask for these.
+    visible["TS_IPEX_ENABLE"] = str(config.ipex_enable or False).lower()
+    visible["TS_IPEX_GPU_ENABLE"] = str(config.ipex_gpu_enable).lower()
     return lambda: dict(visible)
 
 

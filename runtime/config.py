@@ -72,12 +72,12 @@ class Config:
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
-    ipex_enable: bool | None = key(BOOLEAN, None)  # None: where it is installed
     cpu_launcher_enable: bool = key(BOOLEAN, False)
     cpu_launcher_args: str | None = key(TEXT, None)
     enable_model_api: bool = key(BOOLEAN, False)
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
+    ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
     # Accepted, without effect so far (and some, like vmargs, for ever).

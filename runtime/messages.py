@@ -39,6 +39,14 @@ class RequestInput:
 
 
 @dataclass(frozen=True, slots=True)
+class InputShape:
+    """One tensor that a model takes, as `warmup` in model-config.yaml describes it."""
+
+    shape: list[int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Frontend to worker: load this model before anything else."""
 
@@ -52,6 +60,10 @@ class Load:
     decode_input_request: bool
     environment: dict[str, str]  # the worker's whole environment, already filtered
     threads: int = 1  # to compute with, unless the environment decides
+    engine: str = "auto"  # auto, ipex, torch or eager: what may run a model on this CPU
+    dtype: str = "float32"  # or bfloat16, where the CPU computes in it
+    warm_up_inputs: list[InputShape] = field(default_factory=list)
+    warm_up_file: str = ""  # a request body, relative to the model directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,7 @@ class Loaded:
     status: int
     message: str
     threads: int = 0  # that torch computes with; 0 where it is not imported
+    engine: str = ""  # what runs the model, in one line; empty where that is the handler's affair
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +138,10 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed = ["predictions", status, text, rows, samples]
         case Load():
             packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
-        case Loaded(status, text, threads):
-            packed = ["loaded", status, text, threads]
+            place = 1 + Load.__slots__.index("warm_up_inputs")
+            packed[place] = [[one.shape, one.dtype] for one in message.warm_up_inputs]
+        case Loaded(status, text, threads, engine):
+            packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
     return msgpack.packb(packed), bodies
 
@@ -167,8 +182,10 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
             case "load":
                 message = _load(fields)
             case "loaded":
-                status, text, threads = fields
-                message = Loaded(_is(status, int), _is(text, str), _is(threads, int))
+                status, text, threads, engine = fields
+                message = Loaded(
+                    _is(status, int), _is(text, str), _is(threads, int), _is(engine, str)
+                )
             case _:
                 raise MessageError("unknown kind of message")
     except (ValueError, StopIteration) as error:
@@ -212,7 +229,8 @@ def _metric(row: list[Any]) -> Metric:
 
 
 def _load(fields: list[Any]) -> Load:
-    name, version, path, handler, envelope, batch, pixels, decode, environment, threads = fields
+    name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
+    threads, engine, dtype, inputs, file = rest
     return Load(
         _is(name, str),
         _is(version, str),
@@ -224,7 +242,16 @@ def _load(fields: list[Any]) -> Load:
         _is(decode, bool),
         _strings(environment),
         _is(threads, int),
+        _is(engine, str),
+        _is(dtype, str),
+        [_input_shape(row) for row in _list(inputs, list)],
+        _is(file, str),
     )
+
+
+def _input_shape(row: list[Any]) -> InputShape:
+    shape, dtype = row
+    return InputShape(_list(shape, int), _is(dtype, str))
 
 
 def _next(bodies: Any) -> Body:

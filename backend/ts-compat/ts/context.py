@@ -5,6 +5,7 @@ One `Context` lives as long as its worker: handlers keep things on it between ba
 
 import os
 from typing import Any
+from weakref import ref
 
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
@@ -77,6 +78,9 @@ class Context:
         self.request_processor: list[RequestProcessor] = []
         self.stopping_criteria: list[Any] | None = None
         self.cl_socket: Any = None
+        # The handler whose model the worker may optimise. Weak, as a copy of the context must
+        # not copy the model.
+        self.base_handler: ref[Any] | None = None
         self.header_key_sequence_id = os.environ.get(
             "TS_REQUEST_SEQUENCE_ID", "ts_request_sequence_id"
         )

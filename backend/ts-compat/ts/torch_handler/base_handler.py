@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 
@@ -21,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 class BaseHandler:
     """Serves any model whose input is a tensor; subclasses override the steps they need."""
+
+    # What this class itself has loaded, as opposed to a subclass: the worker may optimise it.
+    _loaded_model: Any = None
 
     def __init__(self) -> None:
         self.model: Any = None
@@ -52,6 +56,8 @@ class BaseHandler:
         self.model = self._optimize(self._load(model_dir, names.get("modelFile")))
         self.mapping = load_label_mapping(os.path.join(model_dir, "index_to_name.json"))
         self.initialized = True
+        if isinstance(context, Context):
+            context.base_handler = ref(self)
 
     @timed
     def preprocess(self, data: Any) -> Any:
@@ -161,10 +167,12 @@ class BaseHandler:
             # Weights come from strangers: nothing but tensors is unpickled.
             state = torch.load(model_pt_path, map_location=self.map_location, weights_only=True)
             model.load_state_dict(state)
+        self._loaded_model = model
         return model
 
     def _load_torchscript_model(self, model_pt_path: str) -> Any:
-        return torch.jit.load(model_pt_path, map_location=self.device)
+        self._loaded_model = torch.jit.load(model_pt_path, map_location=self.device)
+        return self._loaded_model
 
     def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
         return torch._export.aot_load(model_so_path, self.map_location)
@@ -179,6 +187,7 @@ class BaseHandler:
         options = _compile_options(self.model_yaml_config.get("pt2"))
         if options is None:
             return model
+        self._loaded_model = None  # whoever asks for torch.compile gets that and nothing else
         try:
             return torch.compile(model, **options)
         except Exception:
