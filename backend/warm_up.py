@@ -56,13 +56,14 @@ def warm_up(
     else:
         line = optimize(model, sample, load.engine, load.dtype).line
     print(f"engine: {line}", flush=True)  # noqa: T201 - goes to the model log
-    run: Callable[[int], None] = lambda times: None
     if request is not None:
-        run = partial(_repeat, predict, request)
+        done = WarmUp(line, partial(_repeat, predict, request))
     elif sample is not None:
-        run = partial(_call, model, sample)
-    run(REPEATS)
-    return WarmUp(line, run)
+        done = WarmUp(line, partial(_call, model, sample))
+    else:
+        done = WarmUp(line)
+    done.run(REPEATS)
+    return done
 
 
 def _base_handlers_model(context: "Context") -> Any:
