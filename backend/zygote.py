@@ -197,11 +197,13 @@ def import_torch(scratch: Path) -> None:
 
 def import_ipex(scratch: Path) -> None:
     """Import IPEX on top of torch; where it cannot be, workers go on without it."""
-    with _importing(scratch), _quiet_stderr():
+    with _importing(scratch):
         try:
-            import intel_extension_for_pytorch  # noqa: F401
+            from torchkeep.backend import cpu
         except ImportError:
-            return
+            return  # not even torch
+        if problem := cpu.import_ipex():
+            sys.stderr.write(f"IPEX is left out: {problem}\n")
 
 
 @contextlib.contextmanager
@@ -224,20 +226,3 @@ def _importing(scratch: Path) -> Iterator[None]:
         for name in unset:
             del os.environ[name]
         tempfile.tempdir = None  # a worker finds its own
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep back what native code writes to descriptor 2; shown only if the block raises."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(saved, kept.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
