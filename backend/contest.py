@@ -89,7 +89,7 @@ class Contest:
                 tolerance = f"tolerance {TOLERANCES[one.form.dtype]:.0e}"
                 return one.guard, f"{line}, differs by {one.difference:.0e} ({tolerance})"
             reasons.append(f"{line}: no gain")
-        raise NotOptimized("; ".join(reasons) or "plain torch needs a sample, see `warmup`")
+        raise NotOptimized("; ".join(reasons))
 
     def _checked(self, form: Form) -> "_Contender":
         """The form, if it answers as the model does."""

@@ -169,7 +169,7 @@ class Trial(Override):
 def _try_at_first_call(model: Any, engine: str) -> Outcome:
     forms = candidates_without_sample(model, engine)
     if not forms:
-        raise NotOptimized("plain torch needs a sample, see `warmup` of model-config.yaml")
+        raise NotOptimized("what it takes is unknown without a `warmup` in model-config.yaml")
     Trial(model, forms).install()
     return Outcome(engine, f"{forms[0].name}: without a `warmup` the first request decides")
 
@@ -181,7 +181,7 @@ def _check_model(model: Any) -> None:
         raise NotOptimized("torch.compile runs the model")
     if getattr(model, "training", False):
         raise NotOptimized("the model is in training mode")
-    if "forward" in vars(model):
+    if "forward" in vars(model) and not isinstance(model, torch.jit.ScriptModule):
         raise NotOptimized("the handler has replaced the model's forward")
     if any(not tensor.is_cpu for tensor in (*model.parameters(), *model.buffers())):
         raise NotOptimized("the model is not on the CPU")

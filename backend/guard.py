@@ -61,6 +61,7 @@ class Override:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.original: Callable[..., Any] = model.forward
+        self._replaced = model.__dict__.get("forward")  # of a ScriptModule made in this process
         # What asks for the signature of `model.forward` finds the original's.
         self.__wrapped__ = self.original
         self.__name__ = "forward"
@@ -70,8 +71,12 @@ class Override:
         self.model.__dict__["forward"] = self
 
     def remove(self) -> None:
-        if self.model.__dict__.get("forward") is self:
+        if self.model.__dict__.get("forward") is not self:
+            return
+        if self._replaced is None:
             del self.model.__dict__["forward"]
+        else:
+            self.model.__dict__["forward"] = self._replaced
 
     # A copy of the model, or a pickled one, runs as the class says: the faster form is no
     # part of it, and holds other weights.
@@ -113,14 +118,14 @@ class Guard(Override):
         self._has_failed = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not is_plain_inference() or not self._state.is_unchanged():
+            return self.original(*args, **kwargs)
         leaves: list[Any] = []
         try:
             structure = flatten((args, kwargs), leaves)
         except Untraceable:
             return self.original(*args, **kwargs)
-        if not self.contract.covers(structure, leaves) or not is_plain_inference():
-            return self.original(*args, **kwargs)
-        if not self._state.is_unchanged():
+        if not self.contract.covers(structure, leaves):
             return self.original(*args, **kwargs)
         try:
             return self.fast(args, kwargs, leaves)

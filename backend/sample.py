@@ -148,12 +148,12 @@ def _difference(one: Any, two: Any) -> float:
     if not one.is_floating_point():
         return 0.0 if torch.equal(one, two) else math.inf
     one, two = one.double(), two.double()
+    if not torch.equal(one.isnan(), two.isnan()):
+        return math.inf
     usual = one.isfinite()
-    if not torch.equal(one[~usual].nan_to_num(), two[~usual].nan_to_num()):
+    if not torch.equal(one.nan_to_num()[~usual], two.nan_to_num()[~usual]):
         return math.inf
-    if not two[usual].isfinite().all():
-        return math.inf
-    if not usual.any():
-        return 0.0
-    scale = float(one[usual].abs().max())
-    return float((one[usual] - two[usual]).abs().max()) / (scale or 1.0)
+    one, two = one[usual], two[usual]
+    if not two.isfinite().all() or not one.numel():
+        return math.inf if one.numel() else 0.0
+    return float((one - two).abs().max()) / (float(one.abs().max()) or 1.0)
