@@ -4,12 +4,17 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-long lint format lock clean
+.PHONY: help setup serve test test-long bench lint format lock clean
 
 PYTHON ?= python3
 ENGINE ?=
 # First of three ports for `make serve`; empty is TorchServe's 8080-8082.
 PORTS_FROM ?=
+# For `make bench`: an environment with TorchServe (empty: one is made under build/), a
+# directory with transformers, and further options (bench/README.md).
+REFERENCE ?=
+TRANSFORMERS ?=
+OPTIONS ?=
 BIN := .venv/bin
 TORCH_FREE := build/torch-free
 
@@ -17,6 +22,7 @@ help:
 	@echo 'make serve      train a digit classifier, serve it, ask it, stay up'
 	@echo 'make test       lint, types, tests, coverage (under 10 minutes)'
 	@echo 'make test-long  what takes longer, and the tests that need no torch without torch'
+	@echo 'make bench      compare with the real TorchServe (bench/README.md; about 15 minutes)'
 	@echo 'make setup      only the set-up: .venv with locked dependencies'
 	@echo 'make lint       ruff and mypy;  make format  apply ruff'
 	@echo 'make lock       renew requirements/ (needs uv);  make clean  remove what make made'
@@ -60,6 +66,11 @@ test-torch-free:
 	$(TORCH_FREE)/bin/pip --disable-pip-version-check install --no-deps --no-build-isolation -e .
 	! $(TORCH_FREE)/bin/python -c 'import torch' 2> /dev/null
 	$(TORCH_FREE)/bin/python -m pytest -m 'not long'
+
+# Not part of any test: its figures are worth something on a quiet machine only.
+bench: setup
+	$(BIN)/python -m bench.run $(if $(REFERENCE),--reference '$(REFERENCE)') \
+		$(if $(TRANSFORMERS),--transformers '$(TRANSFORMERS)') $(OPTIONS)
 
 # Universal locks: versions and hashes for every platform. Already locked versions stay
 # unless UPGRADE=--upgrade is given.
