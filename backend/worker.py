@@ -60,6 +60,7 @@ class Worker:
             self._service = Service.load(load)
         except LoadFailed as error:
             return Loaded(error.status, error.message)
+        self._service.connect(self._send)
         return Loaded(200, f"loaded model {load.model_name}")
 
     def _receive_secret(self) -> bytes:
