@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,12 @@ from torchkeep.backend.handler_output import (
     to_metric,
     to_prediction,
 )
+from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.backend.warm_up import WarmUp, warm_up
 from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.messages import (
     MAX_ITEMS,
+    Chunk,
     InputParameter,
     Load,
     Metric,
@@ -72,6 +74,7 @@ class Service:
         self._decodes = decode_input_request
         self.summary = f"loaded model {context.model_name}"
         self._warm_up = WarmUp()
+        self._pieces: PieceSender = context.cl_socket
 
     @classmethod
     def load(cls, load: Load) -> "Service":
@@ -108,6 +111,10 @@ class Service:
         """
         self._warm_up.run(1)
 
+    def connect(self, send: Callable[[Chunk], None]) -> None:
+        """Let the handler send pieces of its answers before they are complete."""
+        self._pieces.connect(send)
+
     def predict(self, requests: Sequence[RequestInput]) -> Predictions:
         """Answer one batch; every request shares the success or failure of the handler's call."""
         rows = self._set_requests(requests)
@@ -119,6 +126,8 @@ class Service:
             bodies = encode_output(output, len(requests))
         except Exception as error:
             return self._failed(requests, *_failure(error))
+        finally:
+            self._pieces.end()
         if self._metrics is not None:
             self._metrics.add_time("PredictionTime", round(elapsed_ms, 2), None, "ms")
         items = [
@@ -135,9 +144,9 @@ class Service:
         self._context.request_ids = request_ids
         if self._metrics is not None:
             self._metrics.set_request_ids(request_ids)
-        self._context.request_processor = [
-            RequestProcessor(_visible_headers(request)) for request in requests
-        ]
+        processors = [RequestProcessor(_visible_headers(request)) for request in requests]
+        self._context.request_processor = processors
+        self._pieces.begin(list(request_ids.values()), processors)
         return [
             {parameter.name: self._decode(parameter) for parameter in request.parameters}
             for request in requests
@@ -181,7 +190,7 @@ def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
     metrics.initialize_cache()
     metrics.model_name = load.model_name
     manifest = _read_manifest(Path(load.model_dir))
-    return Context(
+    context = Context(
         model_name=load.model_name,
         model_dir=load.model_dir,
         manifest=manifest,
@@ -192,6 +201,8 @@ def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
         metrics=metrics,
         model_yaml_config=_read_model_config(Path(load.model_dir), manifest),
     )
+    context.cl_socket = PieceSender()
+    return context
 
 
 def _read_manifest(model_dir: Path) -> dict[str, Any] | None:

@@ -75,6 +75,7 @@ class Worker:
         except LoadFailed as error:
             return Loaded(error.status, error.message)
         service = self._service
+        service.connect(self._send)
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:

@@ -7,18 +7,32 @@ prediction costs no Request object, no middleware and no regular expression.
 
 import logging
 from collections.abc import Awaitable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from torchkeep.frontend.call import Call, ClientGone
-from torchkeep.frontend.errors import MethodNotAllowed, ResourceNotFound, is_meant_for_client
+from torchkeep.frontend.errors import (
+    MethodNotAllowed,
+    RequestError,
+    ResourceNotFound,
+    is_meant_for_client,
+)
 from torchkeep.frontend.inference import Inference
 from torchkeep.frontend.management import Management
 from torchkeep.frontend.metrics import TEXT_TYPE, Metrics
+from torchkeep.frontend.piece_stream import ClientTooSlow
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.responses import Cors, Reply, error_reply, with_common_headers
+from torchkeep.frontend.responses import (
+    Cors,
+    Reply,
+    StreamedReply,
+    error_reply,
+    with_common_headers,
+)
+from torchkeep.runtime.messages import Body
 
 log = logging.getLogger("torchkeep.frontend")
 
@@ -34,7 +48,7 @@ class ApiSettings:
 class Router(Protocol):
     """A family of routes."""
 
-    def route(self, call: Call) -> Awaitable[Reply] | None:
+    def route(self, call: Call) -> Awaitable[Reply | StreamedReply] | None:
         """The answer to be, or None where the path belongs to somebody else."""
         ...
 
@@ -58,15 +72,34 @@ class Api:
             if not is_meant_for_client(error):
                 log.exception("%s: unexpected error", call.request_id)
             reply = error_reply(error)
+        if isinstance(reply, StreamedReply):
+            await self._send_stream(call, reply, send)
+            return
+        await send(self._start(call, reply))
+        await send(_body(reply.body, is_last=True))
+        self._metrics.response(reply.status)
+
+    def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
         headers = with_common_headers(reply, call.request_id, self._cors)
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         if reply.reason is not None:
             start["reason"] = reply.reason
-        await send(start)
-        await send({"type": "http.response.body", "body": reply.body})
-        self._metrics.response(reply.status)
+        return start
 
-    def _route(self, call: Call) -> Awaitable[Reply]:
+    async def _send_stream(self, call: Call, reply: StreamedReply, send: Send) -> None:
+        async with aclosing(reply.rest):
+            await send(self._start(call, reply.first))
+            await send(_body(reply.first.body, is_last=False))
+            self._metrics.response(reply.first.status)
+            try:
+                async for piece, is_last in reply.rest:
+                    await send(_body(piece, is_last))
+            except ClientGone:
+                log.debug("%s: the client left in the middle of a stream", call.request_id)
+            except (RequestError, ClientTooSlow) as error:
+                call.cut(error)
+
+    def _route(self, call: Call) -> Awaitable[Reply | StreamedReply]:
         if not call.segments:
             raise MethodNotAllowed
         for router in self._routers:
@@ -74,6 +107,10 @@ class Api:
             if answer is not None:
                 return answer
         raise ResourceNotFound
+
+
+def _body(body: Body, is_last: bool) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": not is_last}
 
 
 class MetricsPage:

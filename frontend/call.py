@@ -1,6 +1,7 @@
 """One request to one of our ports, before anybody knows what it asks for."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope
 
 from torchkeep.frontend.errors import BadEscape, BadRequest
-from torchkeep.frontend.exchange import EXCHANGE
+from torchkeep.frontend.exchange import EXCHANGE, Exchange
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.responses import Header, new_request_id
+
+log = logging.getLogger("torchkeep.frontend")
 
 MAX_QUERY_FIELDS = 1000
 BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
@@ -114,7 +117,7 @@ class Call:
         The protocol calls us back, which costs nothing, where waiting for
         `http.disconnect` beside the reply would cost two tasks per request.
         """
-        exchange = self.scope.get("extensions", {}).get(EXCHANGE)
+        exchange = self._exchange
         try:
             if exchange is None:
                 yield
@@ -130,5 +133,18 @@ class Call:
                 raise
             finally:
                 exchange.on_disconnect = None
-        finally:
+        except BaseException:
             job.cancel()
+            raise
+
+    def cut(self, error: Exception) -> None:
+        """Reset the connection: what has been sent of the answer is not all of it."""
+        # The text of an error may hold a payload, so its kind must do.
+        log.warning("%s: stream cut, %s", self.request_id, type(error).__name__)
+        if self._exchange is not None:
+            self._exchange.reset()
+
+    @property
+    def _exchange(self) -> Exchange | None:
+        exchange: Exchange | None = self.scope.get("extensions", {}).get(EXCHANGE)
+        return exchange

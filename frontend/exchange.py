@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ access_log = logging.getLogger("torchkeep.access")
 EXCHANGE = "torchkeep.exchange"  # extension of the scope: the Exchange itself
 JOIN_BELOW_BYTES = 64 << 10  # head and body of a small response leave in one write
 EMPTY_STATUS = frozenset([204, 304])
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
 
 
 class Exchange(RequestResponseCycle):
@@ -39,6 +42,7 @@ class Exchange(RequestResponseCycle):
         flow: FlowControl,
         may_keep_alive: Callable[[], bool],
         on_response: Callable[[], None],
+        stall_s: float,
     ) -> None:
         super().__init__(
             scope=scope,
@@ -54,6 +58,7 @@ class Exchange(RequestResponseCycle):
             on_response=on_response,
         )
         self.on_disconnect: Callable[[], None] | None = None
+        self._stall_s = stall_s
         self._may_keep_alive = may_keep_alive
         self._request_body = body
         self._is_received = False
@@ -68,6 +73,15 @@ class Exchange(RequestResponseCycle):
         if self.on_disconnect is not None and not self.response_complete:
             self.on_disconnect()
 
+    def reset(self) -> None:
+        """End the connection so that nobody takes what was sent for the whole answer."""
+        if not self.disconnected:
+            self.disconnected = True
+            sock = self.transport.get_extra_info("socket")
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self.transport.abort()
+
     async def receive(self) -> ASGIReceiveEvent:
         if not self._is_received:
             self._is_received = True
@@ -77,7 +91,7 @@ class Exchange(RequestResponseCycle):
 
     async def send(self, message: ASGISendEvent) -> None:
         if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
+            await self._drain()
         if self.disconnected:
             return
         event = cast(dict[str, Any], message)
@@ -85,6 +99,21 @@ class Exchange(RequestResponseCycle):
             self._pending = (event["status"], event.get("reason"), list(event.get("headers", ())))
         else:
             self._send_body(event.get("body", b""), event.get("more_body", False))
+
+    async def _drain(self) -> None:
+        """Wait until the client has read; one that stops reading altogether is cut off."""
+        unsent_before = self.transport.get_write_buffer_size()
+        while self.flow.write_paused:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self.flow.drain()
+            except TimeoutError:
+                unsent = self.transport.get_write_buffer_size()
+                if unsent >= unsent_before:
+                    log.warning("a client does not read its answer: its connection is cut")
+                    self.reset()
+                    return
+                unsent_before = unsent
 
     async def send_500_response(self) -> None:
         """The application failed where it promised not to."""

@@ -42,7 +42,7 @@ class Limits:
 
     max_request_bytes: int = 6553500
     head_s: float = 60.0
-    body_s: float = 60.0  # without progress
+    body_s: float = 60.0  # without progress, of a request or of an answer
     keep_alive_s: float = 300.0
     drain_grace_s: float = 0.5  # an idle connection's last chance to send, when we stop
 
@@ -217,7 +217,13 @@ class HttpProtocol(HttpToolsProtocol):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         exchange = Exchange(
-            self.scope, body, self.transport, self.flow, self._may_keep_alive, self._next
+            self.scope,
+            body,
+            self.transport,
+            self.flow,
+            self._may_keep_alive,
+            self._next,
+            self._limits.body_s,
         )
         self._enqueue(exchange)
 

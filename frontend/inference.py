@@ -1,14 +1,23 @@
 """The inference port: ping, predictions, explanations."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 
 from torchkeep.frontend.call import Call
 from torchkeep.frontend.errors import MethodNotAllowed, ResourceNotFound
+from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.parsing import read_input
+from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.responses import Reply, prediction_reply, status_reply
+from torchkeep.frontend.responses import (
+    Reply,
+    StreamedReply,
+    first_piece_reply,
+    prediction_reply,
+    status_reply,
+)
+from torchkeep.runtime.messages import Body
 
 
 class Inference:
@@ -18,7 +27,7 @@ class Inference:
         self._registry = registry
         self._metrics = metrics
 
-    def route(self, call: Call) -> Awaitable[Reply] | None:
+    def route(self, call: Call) -> Awaitable[Reply | StreamedReply] | None:
         """TorchServe: by segments alone; every method, HEAD too, runs inference."""
         match call.segments:
             case ["predictions" | "explanations" as verb, name, *rest]:
@@ -34,7 +43,9 @@ class Inference:
             return status_reply("Healthy")
         return status_reply("Unhealthy", 500)
 
-    async def _predict(self, call: Call, explain: bool, name: str, rest: list[str]) -> Reply:
+    async def _predict(
+        self, call: Call, explain: bool, name: str, rest: list[str]
+    ) -> Reply | StreamedReply:
         if call.method == "OPTIONS":
             raise MethodNotAllowed
         version = rest[0] if rest else None
@@ -46,5 +57,20 @@ class Inference:
         job = model.submit(request_input, version)
         with call.abandons(job):
             prediction = await job.reply()
+            if job.stream is not None:
+                first = first_piece_reply(prediction)
+                return StreamedReply(first, self._rest(call, name, job, job.stream))
         self._metrics.inference_latency(name, version_label, time.perf_counter() - call.started)
         return prediction_reply(prediction)
+
+    async def _rest(
+        self, call: Call, name: str, job: Job, stream: PieceStream
+    ) -> AsyncGenerator[tuple[Body, bool], None]:
+        stream.on_overrun = call.cut
+        with call.abandons(job):
+            is_last = False
+            while not is_last:
+                piece, is_last = await stream.take()
+                yield piece, is_last
+        # TorchServe: the latency is that of the last piece
+        self._metrics.inference_latency(name, job.version, time.perf_counter() - call.started)

@@ -6,24 +6,26 @@ from collections.abc import Iterable
 from time import monotonic
 
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
+from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.runtime.messages import Prediction, RequestInput
 
 Failure = WorkerFailed | ServiceUnavailable
 
 
 class Job:
-    """One accepted request waiting for its reply."""
+    """One accepted request waiting for its reply, which may be the first piece of a stream."""
 
-    __slots__ = ("_reply", "accepted_at", "request", "version")
+    __slots__ = ("_reply", "accepted_at", "request", "stream", "version")
 
     def __init__(self, request: RequestInput, version: str) -> None:
         self.request = request
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
+        self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self._reply: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
 
     async def reply(self) -> Prediction:
-        """The handler's answer.
+        """The handler's answer, or the first piece of it, when there is a `stream`.
 
         Raises WorkerFailed where the batch failed, ServiceUnavailable where the model went
         away before a worker took the job.
@@ -33,18 +35,34 @@ class Job:
     def cancel(self) -> None:
         """Nobody waits any more: a job not yet sent to a worker is skipped."""
         self._reply.cancel()
+        if self.stream is not None:
+            self.stream.cancel()
 
     @property
     def is_over(self) -> bool:
         return self._reply.done()
 
+    def add_piece(self, piece: Prediction) -> None:
+        """A piece of an answer that goes on; status and headers count in the first one only."""
+        if self.stream is not None:
+            self.stream.put(piece.body)
+        elif not self._reply.done():
+            self.stream = PieceStream()
+            self._reply.set_result(piece)
+
     def answer(self, prediction: Prediction) -> None:
+        """The whole answer, or the last piece of it."""
         # The reply may arrive after the client left: then dropping it is the whole clean-up.
-        if not self._reply.done():
+        if self.stream is not None:
+            self.stream.end(prediction.body)
+        elif not self._reply.done():
             self._reply.set_result(prediction)
 
     def fail(self, error: Failure) -> None:
-        if not self._reply.done():
+        """An error in place of the answer, or of the rest of it."""
+        if self.stream is not None:
+            self.stream.fail(error)
+        elif not self._reply.done():
             self._reply.set_exception(error)
             # A client that left a moment ago never looks: that is no news for the log.
             self._reply.exception()
@@ -88,7 +106,8 @@ class JobQueue:
     async def next_batch(self, size: int, delay_s: float) -> list[Job]:
         """Wait for a first job, then up to `delay_s` seconds for more, `size` at most.
 
-        Cancelled while it waits, it leaves every job in the queue.
+        Empty where all clients left meanwhile. Cancelled while it waits, it leaves every job
+        in the queue.
         """
         async with self._assembling:
             batch = [await self._first()]
@@ -106,6 +125,8 @@ class JobQueue:
             except asyncio.CancelledError:
                 self.put_back(batch)
                 raise
+            if size > 1:  # a client may have left while its batch was being assembled
+                batch = [job for job in batch if not job.is_over]
             return batch
 
     async def _first(self) -> Job:

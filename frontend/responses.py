@@ -4,8 +4,8 @@ import http
 import json
 import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torchkeep.frontend.errors import WorkerFailed, is_final, is_meant_for_client, status_of
@@ -40,6 +40,7 @@ NETTY_PHRASES = {
     425: "Unordered Collection",
 }
 UNKNOWN_TO_NETTY = frozenset([103, 208, 226, 308, 418, 451, 508])
+STREAM_MARK: Header = (b"ts_stream_next", b"true")
 LINE_BREAKERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 STATUS_CLASSES = {1: "Informational", 2: "Success", 3: "Redirection", 4: "Client Error"}
 
@@ -57,6 +58,18 @@ class Reply:
     body: Body
     headers: Sequence[Header] = ()
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedReply:
+    """An answer of which the first piece has come; the others follow until the last.
+
+    `rest` yields each with the claim that it is the last. What it raises means that there
+    will be no last one.
+    """
+
+    first: Reply
+    rest: AsyncGenerator[tuple[Body, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,13 @@ def prediction_reply(prediction: Prediction) -> Reply:
     return Reply(
         prediction.status, prediction.body, headers, LINE_BREAKERS.sub(" ", prediction.reason)
     )
+
+
+def first_piece_reply(piece: Prediction) -> Reply:
+    """What the first piece decides for all. TorchServe: clients see the mark of a stream."""
+    reply = prediction_reply(piece)
+    headers = [header for header in reply.headers if header[0].lower() != STREAM_MARK[0]]
+    return replace(reply, headers=[*headers, STREAM_MARK])
 
 
 def is_header(name: bytes, value: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""One sealed connection to a worker: a message out, its reply in."""
+"""One sealed connection to a worker: a message out, its reply in, chunks before the reply."""
 
 import asyncio
 import secrets
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from torchkeep.runtime.errors import ServingError, WireError
-from torchkeep.runtime.messages import Message
+from torchkeep.runtime.messages import Chunk, Message
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
 
@@ -28,12 +28,22 @@ class LoadRefused(WorkerDied):
 
 
 class WorkerConnection(asyncio.BufferedProtocol):
-    """Sends one message at a time and waits for the reply that ends it."""
+    """Sends one message at a time and waits for the reply that ends it.
 
-    def __init__(self, worker_id: str, max_body_bytes: int, on_lost: Callable[[], None]) -> None:
+    `on_chunk` is called for each chunk before the reply; WorkerDied from it ends the connection.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        max_body_bytes: int,
+        on_lost: Callable[[], None],
+        on_chunk: Callable[[Chunk], None],
+    ) -> None:
         self._worker_id = worker_id
         self._max_body_bytes = max_body_bytes
         self._on_lost = on_lost
+        self._on_chunk = on_chunk
         self._reply: asyncio.Future[Message] | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -87,7 +97,14 @@ class WorkerConnection(asyncio.BufferedProtocol):
                 kind = type(message).__name__
                 self._fail(WorkerDied(f"it sent a {kind} message that nobody asked for"))
                 return
-            self._reply.set_result(message)
+            if not isinstance(message, Chunk):
+                self._reply.set_result(message)
+                continue
+            try:
+                self._on_chunk(message)
+            except WorkerDied as error:
+                self._fail(error)
+                return
 
     def eof_received(self) -> bool:
         return False

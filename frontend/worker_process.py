@@ -26,7 +26,7 @@ from torchkeep.frontend.worker_connection import (
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WorkerOutput
 from torchkeep.frontend.zygote_client import ChildProcess, ZygoteError
-from torchkeep.runtime.messages import Load, Loaded, Message, Predict, Predictions
+from torchkeep.runtime.messages import Chunk, Load, Loaded, Message, Predict, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class WorkerProcess:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._batch: list[Job] = []
+        self._deadline: asyncio.Timeout  # of the batch in flight
         self._is_idle = False
         self._interrupted = False
         self._failing_since: float | None = None
@@ -210,7 +211,10 @@ class WorkerProcess:
     def _new_life(self) -> "_Life":
         return _Life(
             WorkerConnection(
-                self.worker_id, self._settings.max_response_bytes, on_lost=self._interrupt
+                self.worker_id,
+                self._settings.max_response_bytes,
+                on_lost=self._interrupt,
+                on_chunk=self._deliver_chunk,
             )
         )
 
@@ -273,7 +277,7 @@ class WorkerProcess:
             for job in self._batch:
                 self._metrics.queue_latency(load.model_name, job.version, now - job.accepted_at)
             try:
-                async with asyncio.timeout(self._settings.response_timeout_s):
+                async with asyncio.timeout(self._settings.response_timeout_s) as self._deadline:
                     reply = await connection.exchange(Predict([job.request for job in self._batch]))
             except TimeoutError:
                 log.warning("%s: Backend worker did not respond in given time", self.name)
@@ -281,7 +285,7 @@ class WorkerProcess:
             self._deliver(reply)
 
     async def _next_batch(self) -> list[Job]:
-        """A batch, or nothing when this worker is to stop. Raises WorkerDied if it ends idle."""
+        """A batch, perhaps none when this worker is to stop. Raises WorkerDied if it ends idle."""
         task = asyncio.current_task()
         assert task is not None
         self._is_idle = True
@@ -305,6 +309,21 @@ class WorkerProcess:
         if self._is_idle and not self._interrupted and self._task is not None:
             self._interrupted = True
             self._task.cancel()
+
+    def _deliver_chunk(self, chunk: Chunk) -> None:
+        """Pieces for jobs of the batch in flight. Raises WorkerDied for anybody else's."""
+        waiting = {job.request.request_id: job for job in self._batch}
+        jobs = [waiting.pop(item.request_id, None) for item in chunk.items]
+        if not jobs or None in jobs:
+            raise WorkerDied("it sent pieces of answers that nobody asked for")
+        for job, piece in zip(jobs, chunk.items, strict=True):
+            assert job is not None
+            if chunk.status == 200:
+                job.add_piece(piece)
+            else:
+                job.fail(WorkerFailed(chunk.status, chunk.message))
+        loop = asyncio.get_running_loop()
+        self._deadline.reschedule(loop.time() + self._settings.response_timeout_s)
 
     def _deliver(self, reply: Message) -> None:
         batch = self._batch

@@ -95,6 +95,18 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """Worker to frontend: pieces of streamed answers; any number comes before `Predictions`.
+
+    A status other than 200 ends the answers to these requests, with that error.
+    """
+
+    status: int
+    message: str
+    items: list[Prediction]
+
+
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One sample of a handler's metric. `request_id` is empty where none applies."""
 
@@ -116,7 +128,7 @@ class Predictions:
     metrics: list[Metric] = field(default_factory=list)
 
 
-Message: TypeAlias = Load | Predict | Loaded | Predictions
+Message: TypeAlias = Load | Predict | Loaded | Chunk | Predictions
 
 
 def pack(message: Message) -> tuple[bytes, list[Body]]:
@@ -129,13 +141,15 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
                 parameters = [[p.name, p.content_type] for p in request.parameters]
                 bodies.extend(p.value for p in request.parameters)
                 packed[1].append([request.request_id, request.headers, parameters])
+        case Chunk(status, text, items):
+            packed = ["chunk", status, text, _rows(items)]
+            bodies.extend(i.body for i in items)
         case Predictions(status, text, items, metrics):
-            rows = [[i.request_id, i.status, i.reason, i.headers] for i in items]
             bodies.extend(i.body for i in items)
             samples = [
                 [m.name, m.value, m.unit, m.kind, m.dimensions, m.request_id] for m in metrics
             ]
-            packed = ["predictions", status, text, rows, samples]
+            packed = ["predictions", status, text, _rows(items), samples]
         case Load():
             packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
             place = 1 + Load.__slots__.index("warm_up_inputs")
@@ -171,6 +185,10 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
             case "predict":
                 (rows,) = fields
                 message: Message = Predict([_request(row, remaining) for row in _list(rows, list)])
+            case "chunk":
+                status, text, rows = fields
+                items = [_prediction(row, remaining) for row in _list(rows, list)]
+                message = Chunk(_is(status, int), _is(text, str), items)
             case "predictions":
                 status, text, rows, samples = fields
                 message = Predictions(
@@ -193,6 +211,10 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
     if next(remaining, None) is not None:
         raise MessageError("bodies are left over")
     return message
+
+
+def _rows(items: list[Prediction]) -> list[Any]:
+    return [[i.request_id, i.status, i.reason, i.headers] for i in items]
 
 
 def _request(row: list[Any], bodies: Any) -> RequestInput:

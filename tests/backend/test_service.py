@@ -12,6 +12,7 @@ import pytest
 from torchkeep.backend.handler_output import ProtocolViolation
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.messages import (
+    Chunk,
     InputParameter,
     Load,
     Metric,
@@ -408,3 +409,48 @@ def handle(data, context):
 """
     (item,) = load_source(source).predict([request()]).items
     assert item.headers == {"Content-Type": "text/html"}
+
+
+STREAM = """
+from ts.handler_utils.utils import send_intermediate_predict_response
+def handle(data, context):
+    if data is not None:
+        send_intermediate_predict_response(PIECES, context.request_ids, "more", 200, context)
+        return LAST
+"""
+
+
+def streaming(load_source: Loader, pieces: str, last: str = "['last']") -> tuple[Service, Any]:
+    sent: list[Any] = []
+    service = load_source(STREAM.replace("PIECES", pieces).replace("LAST", last))
+    service.connect(sent.append)
+    return service, sent
+
+
+def test_pieces_leave_before_the_last(load_source: Loader) -> None:
+    service, sent = streaming(load_source, "['one']")
+    for request_id in ("r0", "r1"):
+        last = service.predict([request(request_id=request_id)])
+        assert sent.pop() == Chunk(200, "more", [Prediction(request_id, b"one")])
+        assert last.items == [Prediction(request_id, b"last")]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [("[object()]", "Unsupported model output data type."), ("[]", "Prediction failed")],
+)
+def test_a_piece_that_cannot_be_sent_fails_the_batch(
+    load_source: Loader, pieces: str, message: str
+) -> None:
+    service, sent = streaming(load_source, pieces)
+    failed = service.predict([request()])
+    assert (failed.status, failed.message, sent) == (503, message, [])
+
+
+def test_between_batches_nothing_can_be_sent(load_source: Loader) -> None:
+    for last in ("['last']", "None"):
+        service, sent = streaming(load_source, "['one']", last)
+        service.predict([request()])
+        with pytest.raises(ValueError, match="no longer"):
+            service._context.cl_socket.send_pieces(["late"], {0: "r0"}, "more", 200)
+        assert len(sent) == 1

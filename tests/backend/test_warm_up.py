@@ -80,7 +80,7 @@ def load(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loader]:
         }
         return Service.load(Load(**{**fields, **changes}))
 
-    yield load_one
+    return load_one
 
 
 def handler_of(service: Service) -> Any:

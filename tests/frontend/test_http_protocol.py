@@ -478,6 +478,66 @@ def test_client_that_reads_slowly_gets_everything(run: Any) -> None:
     run(main())
 
 
+def test_an_answer_that_was_cut_short_ends_in_a_reset(run: Any) -> None:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        scope["extensions"][EXCHANGE].reset()
+        scope["extensions"][EXCHANGE].reset()
+        await send({"type": "http.response.body", "body": b"never sent"})
+
+    async def main() -> None:
+        async with listening(app) as listener, connected(listener) as client:
+            client.send(b"GET / HTTP/1.1\r\n\r\n" * 2)
+            await client.reader.readuntil(b"\r\n\r\n")
+            assert await client.reader.readexactly(10) == b"5\r\npiece\r\n"
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
+
+    run(main())
+
+
+@pytest.mark.parametrize("more_body", [True, False])
+def test_client_that_stops_reading_a_stream_is_cut_off(run: Any, more_body: bool) -> None:
+    is_over = asyncio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(50_000_000), "more_body": True})
+        await send({"type": "http.response.body", "body": b"rest", "more_body": more_body})
+        is_over.set()
+
+    async def main() -> None:
+        async with listening(app, Limits(body_s=0.1)) as listener, connected(listener) as client:
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+            await is_over.wait()
+            while listener.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event
+                await asyncio.sleep(0.01)
+
+    run(main())
+
+
+def test_client_that_reads_a_stream_slowly_gets_everything(run: Any) -> None:
+    size = 2_000_000
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10):
+            await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> None:
+        async with listening(app, Limits(body_s=0.2)) as listener, connected(listener) as client:
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+            for _ in range(10):
+                await client.reader.readexactly(len(b"%x\r\n" % size) + size + 2)
+                await asyncio.sleep(0.1)
+            assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+
+    run(main())
+
+
 def test_slow_handler_is_not_a_slow_client(run: Any) -> None:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.4)

@@ -152,3 +152,89 @@ def test_the_first_answer_counts() -> None:
             await other.reply()
 
     run(scenario)
+
+
+def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = asyncio.ensure_future(queue.next_batch(3, 60))
+        leaving, _ = filled(queue, "a", "b")
+        await asyncio.sleep(0)
+        leaving.cancel()
+        filled(queue, "c")
+        assert names(await batch) == ["b", "c"]
+
+    run(scenario)
+
+
+def test_a_batch_is_empty_when_all_its_clients_left() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = asyncio.ensure_future(queue.next_batch(2, 0.05))
+        (leaving,) = filled(queue, "a")
+        await asyncio.sleep(0)
+        leaving.cancel()
+        assert await batch == []
+
+    run(scenario)
+
+
+def test_the_first_piece_is_the_reply_and_the_others_follow() -> None:
+    async def scenario() -> None:
+        one = job("a")
+        one.add_piece(Prediction("a", b"one", 201))
+        one.add_piece(Prediction("a", b"two", 500))
+        one.answer(Prediction("a", b"three", 500))
+        assert await one.reply() == Prediction("a", b"one", 201)
+        assert one.stream is not None
+        assert await one.stream.take() == (b"two", False)
+        assert await one.stream.take() == (b"three", True)
+
+    run(scenario)
+
+
+def test_without_a_piece_there_is_no_stream() -> None:
+    async def scenario() -> None:
+        answered, failed = job("a"), job("b")
+        answered.answer(Prediction("a", b"all"))
+        answered.add_piece(Prediction("a", b"late"))
+        failed.fail(WorkerFailed(418, "said by the handler"))
+        failed.add_piece(Prediction("b", b"late"))
+        failed.answer(Prediction("b", b"late"))
+        assert answered.stream is None
+        assert failed.stream is None
+        assert (await answered.reply()).body == b"all"
+        with pytest.raises(WorkerFailed, match="said"):
+            await failed.reply()
+
+    run(scenario)
+
+
+def test_an_error_in_mid_stream_leaves_the_first_piece() -> None:
+    async def scenario() -> None:
+        one = job("a")
+        one.add_piece(Prediction("a", b"one"))
+        one.fail(WorkerFailed(500, "Worker died."))
+        assert (await one.reply()).body == b"one"
+        assert one.stream is not None
+        with pytest.raises(WorkerFailed, match="died"):
+            await one.stream.take()
+
+    run(scenario)
+
+
+def test_pieces_for_a_client_that_left_are_dropped() -> None:
+    async def scenario() -> None:
+        early, late = job("a"), job("b")
+        early.cancel()
+        early.add_piece(Prediction("a", b"one"))
+        assert early.stream is None
+        late.add_piece(Prediction("b", b"one"))
+        late.cancel()
+        late.add_piece(Prediction("b", b"two"))
+        late.answer(Prediction("b", b"three"))
+        assert late.stream is not None
+        with pytest.raises(asyncio.CancelledError):
+            await late.stream.take()
+
+    run(scenario)

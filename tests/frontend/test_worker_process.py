@@ -46,6 +46,9 @@ def sealed(message):
 def send(data):
     connection.sendall(data)
 
+def chunk(*pieces, status=200):
+    return sealed(Chunk(status, "said by the handler", [Prediction(*piece) for piece in pieces]))
+
 def good(request, **more):
     ids = [one.request_id for one in request.requests]
     return Predictions(200, "ok", [Prediction(one, b"fine") for one in ids], **more)
@@ -136,6 +139,11 @@ def request(name: str = "r") -> RequestInput:
             id="body over the limit",
         ),
         pytest.param("send(struct.pack('>I', 1 << 31))", id="huge length"),
+        pytest.param("send(chunk(('other', b'x')))", id="piece for an unknown id"),
+        pytest.param("send(chunk(('r', b'x'), ('r', b'x')))", id="two pieces for one id"),
+        pytest.param("send(chunk())", id="no piece"),
+        pytest.param("send(chunk(('r', b'x' * 1001)))", id="piece over the limit"),
+        pytest.param("send(chunk(('other', b'x'), status=500))", id="error for an unknown id"),
         pytest.param("connection.close()", id="closed"),
     ],
 )
@@ -182,6 +190,98 @@ def test_an_unasked_message_ends_the_worker() -> None:
             assert (await model.submit(request()).reply()).body == b"fine"
             assert (await model.submit(request("2")).reply()).body == b"fine"
             assert model.workers[0].pid != pid
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        pytest.param("send(chunk(('other', b'x')))", id="unknown id"),
+        pytest.param("send(sealed(Loaded(200, 'again')))", id="other message"),
+        pytest.param("connection.close()", id="closed"),
+        pytest.param("send(sealed(Predictions(503, 'Prediction failed', [])))", id="exception"),
+        pytest.param("send(chunk(('r', b'never'), status=418))", id="error code"),
+    ],
+)
+def test_a_stream_that_goes_wrong_ends_with_an_error(deed: str) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(
+                f"send(chunk(('r', b'one'), ('s', b'two'))); {deed}; receive()", batch_size=2
+            )
+            await model.scale(1, 1)
+            jobs = [model.submit(request("r")), model.submit(request("s"))]
+            assert [(await job.reply()).body for job in jobs] == [b"one", b"two"]
+            assert jobs[0].stream is not None
+            with pytest.raises(WorkerFailed):
+                await jobs[0].stream.take()
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_error_for_one_request_of_a_batch_leaves_the_others() -> None:
+    deed = """
+send(chunk(("r", b"never seen"), status=418))
+send(chunk(("r", b"dropped"), ("s", b"one ")))
+send(sealed(good(request)))
+send(sealed(good(receive())))
+receive()
+"""
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(deed, batch_size=2)
+            await model.scale(1, 1)
+            pid = model.workers[0].pid
+            failing, streaming = model.submit(request("r")), model.submit(request("s"))
+            with pytest.raises(WorkerFailed, match="said by the handler") as raised:
+                await failing.reply()
+            assert raised.value.status == 418
+            assert (await streaming.reply()).body == b"one "
+            assert streaming.stream is not None
+            assert await streaming.stream.take() == (b"fine", True)
+            assert (await model.submit(request("next")).reply()).body == b"fine"
+            assert model.workers[0].pid == pid
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_each_piece_restarts_the_response_timeout() -> None:
+    deed = """
+for _ in range(4):
+    time.sleep(0.5)
+    send(chunk(("r", b"piece ")))
+time.sleep(0.5)
+send(sealed(good(request)))
+receive()
+"""
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(deed, response_timeout_s=1)
+            await model.scale(1, 1)
+            job = model.submit(request("r"))
+            await job.reply()
+            assert job.stream is not None
+            pieces = [await job.stream.take() for _ in range(4)]
+            assert pieces == [*[(b"piece ", False)] * 3, (b"fine", True)]
+            silent = model.submit(request("s"))
+            with pytest.raises(WorkerFailed, match="died"):
+                await silent.reply()
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_piece_instead_of_a_load_ends_the_worker() -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(before_load="send(chunk(('r', b'x')))", max_retry_timeout_s=0)
+            assert await model.scale(1, 1) == 500
             await model.close()
 
     asyncio.run(scenario())

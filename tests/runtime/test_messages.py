@@ -35,6 +35,13 @@ from torchkeep.runtime.messages import (
         ["predictions", 200, "", [["id", 200, "", {}]], [], []],
         ["predictions", 200, "", [], [["n", "1", "u", "gauge", {}, ""]], []],
         ["predictions", 200, "", [], [["n", True, "u", "gauge", {}, ""]], []],
+        ["chunk", 200, "", [["id", 200, "", {}]], []],  # its body is missing
+        ["chunk", 200, "", [["id", 200, "", {}]], [], []],
+        ["chunk", "200", "", [], []],
+        ["chunk", 200, None, [], []],
+        ["chunk", 200, "", [["id", 200, ""]], []],
+        ["chunk", 200, "", [["id", "200", "", {}]], []],
+        ["chunk", 200, "", [[]] * (MAX_ITEMS + 1), []],
         ["predict", [[]] * (MAX_ITEMS + 1), []],
         ["load", "m", []],
     ],
@@ -87,7 +94,8 @@ json_like = st.recursive(
 
 
 @given(
-    st.sampled_from(["predict", "predictions", "load", "loaded"]), st.lists(json_like, max_size=10)
+    st.sampled_from(["predict", "chunk", "predictions", "load", "loaded"]),
+    st.lists(json_like, max_size=10),
 )
 @settings(max_examples=300, deadline=None)
 def test_fuzzed_messages_raise_nothing_but_message_errors(kind: str, fields: list[Any]) -> None:

@@ -12,6 +12,7 @@ from torchkeep.runtime import wire as wire_module
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import (
     Body,
+    Chunk,
     InputParameter,
     Load,
     Loaded,
@@ -64,7 +65,12 @@ METRIC = Metric("HandlerTime", 1.5, "ms", "gauge", {"Level": "Model"}, "r1")
 REPLY = Predictions(200, "ok", [Prediction("r1", b"answer", 418, "tea", {"k": "v"})], [METRIC])
 
 
-@pytest.mark.parametrize("message", [LOAD, Loaded(507, "full"), REPLY, predict(b"x"), Predict([])])
+CHUNK = Chunk(200, "more", [Prediction("r1", b"piece", 201, "", {"k": "v"}), Prediction("r2", b"")])
+
+
+@pytest.mark.parametrize(
+    "message", [LOAD, Loaded(507, "full"), REPLY, CHUNK, predict(b"x"), Predict([])]
+)
 def test_every_message_crosses_unchanged(message: Message) -> None:
     frontend, worker = pair()
     assert feed(worker, joined(frontend.seal(message))) == [message]

@@ -82,6 +82,10 @@ SOURCES: dict[str, Source] = {
     ),
     "failures": Source("failures.py"),
     "silent": Source("failures.py", config="minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 2\n"),
+    "streams": Source("streams.py", config="minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 2\n"),
+    "stream_batches": Source(
+        "streams.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
     "resnet": Source(
         "image_classifier",
         serialized_file="resnet18.pt",

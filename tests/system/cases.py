@@ -35,7 +35,8 @@ class Case:
     comparison: Comparison = "exact"
     raw: bytes | None = None  # sent as it is, instead of method, path, headers and body
     deliberate: str | None = None  # why our answer differs; then it is not compared
-    batch_of: int = 1  # sent so many times at once; all answers are alike
+    batch_of: int = 1  # sent so many times at once
+    answers_differ: bool = False  # between the requests of such a batch
     repeat_while: tuple[int, ...] = ()  # TorchServe's races: statuses to ask again about
 
 
@@ -727,6 +728,132 @@ BATCHES = Scenario(
     ],
 )
 
+STREAM_WAYS = [
+    *("pieces", "one", "none", "kinds", "headers", "framing-headers"),
+    *("empty-first", "empty-between", "empty-last", "empty-all"),
+    *("status-201", "status-204", "late-status"),
+    *("value-error", "prediction-exception", "too-short", "no-list-last", "object-last"),
+    *("os-exit", "never", "slow"),
+    *("wrong-length", "too-few", "no-list", "int-header", "no-context", "message-not-text"),
+]
+
+
+def after_a_code(way: str) -> tuple[Case, Case]:
+    """TorchServe: what the handler sends afterwards takes the worker and the next request."""
+    return (
+        infer(f"stream {way}", f"/predictions/streams/1.0/{way}", b"x"),
+        infer(
+            f"answer after stream {way}",
+            "/predictions/streams/1.0/none",
+            b"x",
+            deliberate="the worker lives, and the next request is answered",
+        ),
+    )
+
+
+STREAMS = Scenario(
+    "streams",
+    archives=("streams",),
+    cases=[
+        register("streams"),
+        *(infer(f"stream {way}", f"/predictions/streams/1.0/{way}", b"x") for way in STREAM_WAYS),
+        infer("stream HEAD", "/predictions/streams/1.0/pieces", method="HEAD"),
+        infer(
+            "stream HTTP/1.0",
+            "/predictions/streams/1.0/pieces",
+            raw=b"GET /predictions/streams/1.0/pieces HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        ),
+        infer("stream explanation", "/explanations/streams/1.0/pieces", b"x"),
+        infer(
+            "stream status-404",
+            "/predictions/streams/1.0/status-404",
+            b"x",
+            deliberate="all pieces arrive: TorchServe resets the connection behind the head",
+        ),
+        infer(
+            "stream newline-header",
+            "/predictions/streams/1.0/newline-header",
+            b"x",
+            deliberate="503: TorchServe lets the value add a header of its own",
+        ),
+        infer(
+            "stream unknown-request",
+            "/predictions/streams/1.0/unknown-request",
+            b"x",
+            deliberate="503, and the worker lives",
+        ),
+        *(
+            case
+            for way in ("code-first", "code-201", "code-later", "object-piece", "object-later")
+            for case in after_a_code(way)
+        ),
+        infer("answer after streams", "/predictions/streams/1.0/none", b"x"),
+        infer("healthy after streams", "/ping", method="GET"),
+    ],
+)
+
+STREAM_BATCHES = Scenario(
+    "stream batches",
+    archives=("stream_batches",),
+    cases=[
+        register("stream_batches"),
+        *(
+            infer(f"batch {way}", f"/predictions/stream_batches/1.0/{way}", batch_of=2)
+            for way in ("pieces", "headers", "empty-first", "value-error", "os-exit", "code-first")
+        ),
+        infer(
+            "batch after a code",
+            "/predictions/stream_batches/1.0/none",
+            batch_of=2,
+            deliberate="the worker lives, and the next batch is answered",
+        ),
+        *(
+            infer(
+                f"batch {way}",
+                f"/predictions/stream_batches/1.0/{way}",
+                batch_of=2,
+                answers_differ=True,
+            )
+            for way in ("row-numbers", "first-of-the-batch", "second-of-the-batch")
+        ),
+    ],
+)
+
+EXPLANATIONS = Scenario(
+    "explanations",
+    archives=("word_lengths",),
+    cases=[
+        register("word_lengths"),
+        infer("explain text", "/explanations/word_lengths", b"why these", "text/plain"),
+        infer("explain a version", "/explanations/word_lengths/1.0", b"why", "text/plain"),
+        *(
+            infer(
+                f"explain for a target {name}",
+                "/explanations/word_lengths",
+                form(
+                    ('Content-Disposition: form-data; name="data"', b"why these"),
+                    (f'Content-Disposition: form-data; name="target"{lines}', target),
+                ),
+                MULTIPART,
+            )
+            for name, lines, target in (
+                ("as json", '; filename="t"\r\nContent-Type: application/json', b"3"),
+                ("as json, zero", '; filename="t"\r\nContent-Type: application/json', b"0"),
+                ("as json, a list", '; filename="t"\r\nContent-Type: application/json', b"[1, 2]"),
+                ("as text", '; filename="t"\r\nContent-Type: text/plain', b"3"),
+                ("as a field", "", b"3"),
+                ("as an empty field", "", b""),
+            )
+        ),
+        infer("explain json", "/explanations/word_lengths", b'{"target": 3}', JSON),
+        infer("explain an empty body", "/explanations/word_lengths"),
+        infer(
+            "explain by header", "/predictions/word_lengths", b"why", headers=[("explain", "True")]
+        ),
+    ],
+    needs_torch=True,
+)
+
 NO_MODEL_API = Scenario(
     "no model api",
     archives=("echo",),
@@ -745,6 +872,7 @@ NO_MODEL_API = Scenario(
 SCENARIOS = [
     REQUESTS, REPLIES, FAILURES, DEATHS, LOAD_FAILURES, ENTRY_POINTS, CLASSES, TENSOR, RESNET,
     ROUTES, OTHER_ROUTES, LIMITS, MODELS, FORMS, BROKEN_ARCHIVES, BATCHES, NO_MODEL_API,
+    STREAMS, STREAM_BATCHES, EXPLANATIONS,
 ]  # fmt: skip
 
 
@@ -760,9 +888,21 @@ def ask(case: Case, base_url: str, http: Any) -> dict[str, Any]:
         first, *others = [
             pending.result() for pending in [senders.submit(once) for _ in range(case.batch_of)]
         ]
+    if case.answers_differ:
+        return in_one([first, *others])
     for other in others:
         assert other == first, f"{case.name}: not all answers of the batch are alike"
     return first
+
+
+def in_one(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Answers of a batch whose requests arrived in any order, as one that can be compared."""
+    by_body = sorted(answers, key=lambda known: str(known["text"]))
+    headers = [
+        [f"{name} #{i}", value] for i, k in enumerate(by_body) for name, value in k["headers"]
+    ]
+    together = {key: [known.get(key) for known in by_body] for key in by_body[0]}
+    return {**together, "headers": headers}
 
 
 def fact(answer: Any) -> dict[str, Any]:
@@ -787,6 +927,9 @@ def fact(answer: Any) -> dict[str, Any]:
         "headers": sorted(headers),
         "is_closed": answer.is_closed,
     }
+    if answer.chunks is not None:
+        known["chunks"] = [chunk.decode("latin-1") for chunk in answer.chunks]
+        known["is_reset"] = answer.is_reset
     try:
         known["text"] = masked.decode("ascii")
     except UnicodeDecodeError:
@@ -814,7 +957,7 @@ def differences(case: Case, theirs: dict[str, Any], ours: dict[str, Any]) -> lis
             found.append(f"{case.name}: body {our_body[:300]!r}, TorchServe {their_body[:300]!r}")
         for known in (theirs, ours):  # the length follows the body
             known["headers"] = [pair for pair in known["headers"] if pair[0] != "content-length"]
-    for key in ("status", "reason", "is_closed", "text", "base64"):
+    for key in ("status", "reason", "is_closed", "text", "base64", "chunks", "is_reset"):
         if ours.get(key) != theirs.get(key):
             found.append(f"{case.name}: {key} {ours.get(key)!r}, TorchServe {theirs.get(key)!r}")
     found += [

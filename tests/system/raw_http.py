@@ -1,11 +1,12 @@
 """One request over a socket of its own; the answer as it came over the wire.
 
-No HTTP library: the facts are about the spelling of header names, the reason phrase and
-who closes the connection, which libraries hide.
+No HTTP library: the facts are about the spelling of header names, the reason phrase, the
+chunks of a stream, and who ends the connection and how, which libraries hide.
 """
 
 import socket
 from dataclasses import dataclass
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 
@@ -16,6 +17,8 @@ class Answer:
     headers: list[tuple[str, str]]
     body: bytes
     is_closed: bool
+    chunks: list[bytes] | None = None  # where the body came in chunks; without the last one
+    is_reset: bool = False  # the connection broke before the body was complete
 
     def header(self, name: str) -> str | None:
         for key, value in self.headers:
@@ -58,10 +61,35 @@ def send_raw(
             name, _, value = line.partition(":")
             headers.append((name, value.strip()))
         answer = Answer(int(status), reason, headers, b"", is_closed=False)
-        length = 0 if is_head else int(answer.header("content-length") or 0)
-        body = received.read(length)
-        is_closed = _is_closed(peer, answer.header("connection") == "close")
-    return Answer(int(status), reason, headers, body, is_closed)
+        chunks: list[bytes] | None = None
+        is_reset = False
+        if answer.header("transfer-encoding") == "chunked" and not is_head:
+            chunks, is_reset = read_chunks(received)
+            body = b"".join(chunks)
+        else:
+            length = 0 if is_head else int(answer.header("content-length") or 0)
+            body = received.read(length)
+        is_closed = is_reset or _is_closed(peer, answer.header("connection") == "close")
+    return Answer(int(status), reason, headers, body, is_closed, chunks, is_reset)
+
+
+def read_chunks(received: BinaryIO) -> tuple[list[bytes], bool]:
+    """The chunks up to the last one, and whether the connection was reset before it.
+
+    Raises ConnectionError where it ended without the last chunk, but in good order.
+    """
+    chunks = []
+    try:
+        while line := received.readline():
+            length = int(line, 16)
+            chunk, end = received.read(length), received.readline()
+            if end == b"\r\n" and length:
+                chunks.append(chunk)
+            elif end == b"\r\n":
+                return chunks, False
+    except ConnectionResetError:
+        return chunks, True
+    raise ConnectionError("closed in the middle of a chunked body")
 
 
 def _is_closed(peer: socket.socket, is_expected: bool) -> bool:

@@ -18,7 +18,7 @@ def handle(data, context):
         return [bytes(row["body"]) for row in data]
 """
 CONNECTIONS = 16
-WARM_UP = 10_000  # requests, until buffers and free lists have their size
+WARM_UP = 5_000  # requests, until buffers and free lists have their size
 MAX_GROWTH = 1 << 20  # bytes per 100 000 requests
 NOISE = 3 << 19  # bytes: what the allocator's own rounding moves between two looks
 
@@ -40,7 +40,7 @@ TARGET = load.Target("/predictions/echo", lambda n: b"request %d" % n, lambda b,
 @pytest.mark.parametrize(
     "requests",
     [
-        pytest.param(30_000, id="short"),
+        pytest.param(15_000, id="short"),
         pytest.param(200_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
     ],
 )
@@ -67,7 +67,7 @@ def test_many_requests_leave_nothing_behind(
     descriptors, memory = look()
     send(requests)
     descriptors_after, memory_after = look()
-    assert descriptors_after == descriptors
+    assert descriptors_after <= descriptors  # one of our own connections may have been closing
     assert memory_after.keys() == memory.keys()
     growth = {pid: memory_after[pid] - memory[pid] for pid in memory}
     allowed = MAX_GROWTH * requests / 100_000 + NOISE

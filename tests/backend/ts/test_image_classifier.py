@@ -15,6 +15,7 @@ Image = pytest.importorskip("PIL.Image")
 from ts.context import Context, RequestProcessor  # noqa: E402
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl  # noqa: E402
 from ts.torch_handler.image_classifier import ImageClassifier  # noqa: E402
+from ts.utils.util import PredictionException  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -90,6 +91,17 @@ def test_the_pixel_limit_can_be_lifted(context: Context, monkeypatch: pytest.Mon
     context.system_properties["limit_max_image_pixels"] = False
     ImageClassifier().initialize(context)
     assert Image.MAX_IMAGE_PIXELS is None
+
+
+@pytest.mark.parametrize("missing", ["captum", "captum.attr"])
+def test_without_captum_an_explanation_says_what_to_install(
+    handler: ImageClassifier, context: Context, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)  # as good as not installed
+    context.request_processor = [RequestProcessor({"explain": "True"})]
+    with pytest.raises(PredictionException, match="need the package captum") as raised:
+        handler.handle([{"data": png()}], context)
+    assert raised.value.error_code == 503
 
 
 def test_explanations_are_captums_integrated_gradients(

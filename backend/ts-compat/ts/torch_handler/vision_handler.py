@@ -13,6 +13,7 @@ from PIL import Image
 from ts.context import Context
 from ts.handler_utils.timer import timed
 from ts.torch_handler.base_handler import BaseHandler
+from ts.utils.util import PredictionException
 
 EXPLANATION_STEPS = 15  # of captum's integral
 SAMPLE_SIDE = 256  # pixels of the image that stands for a request before there is any
@@ -36,7 +37,7 @@ class VisionHandler(BaseHandler, ABC):
 
     def get_insights(self, tensor_data: Any, _: Any, target: Any = 0) -> Any:
         """captum's integrated gradients: how much each input value spoke for `target`."""
-        captum: Any = importlib.import_module("captum.attr")
+        captum = _captum()
         gradients = captum.IntegratedGradients(self.model)
         return gradients.attribute(tensor_data, target=target, n_steps=EXPLANATION_STEPS).tolist()
 
@@ -54,3 +55,15 @@ class VisionHandler(BaseHandler, ABC):
         if isinstance(value, bytes | bytearray):
             return self.image_processing(Image.open(io.BytesIO(value)))
         return torch.FloatTensor(value)
+
+
+def _captum() -> Any:
+    """Only explanations need it, so handlers load without it, unlike TorchServe's."""
+    try:
+        return importlib.import_module("captum.attr")
+    except ImportError as error:
+        raise PredictionException(
+            f"Explanations of image models need the package captum ({error}). Install it where"
+            " the server is installed, or let the handler bring its own get_insights.",
+            503,
+        ) from error

@@ -1,0 +1,1 @@
+"""Kept for handlers that import from here."""

@@ -1,0 +1,58 @@
+"""The function that handlers stream with, in its new home and in its old one."""
+
+import warnings
+from typing import Any
+
+import pytest
+
+from torchkeep.backend.piece_sender import PieceSender
+from torchkeep.runtime.messages import Chunk, Prediction
+from ts.context import Context, RequestProcessor
+from ts.handler_utils.utils import send_intermediate_predict_response
+from ts.protocol import otf_message_handler
+
+
+@pytest.fixture
+def sent() -> list[Chunk]:
+    return []
+
+
+@pytest.fixture
+def context(sent: list[Chunk]) -> Context:
+    made = Context("m", "/", None, 1, None, "0")
+    made.request_ids = {0: "r"}
+    made.cl_socket = PieceSender()
+    made.cl_socket.connect(sent.append)
+    made.cl_socket.begin(["r"], [RequestProcessor({})])
+    return made
+
+
+@pytest.mark.parametrize(("rank", "is_sent"), [(None, 1), ("", 1), ("0", 1), ("1", 0), ("7", 0)])
+def test_only_rank_0_sends(
+    context: Context,
+    sent: list[Chunk],
+    monkeypatch: pytest.MonkeyPatch,
+    rank: str | None,
+    is_sent: int,
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    send: Any = send_intermediate_predict_response
+    assert send(["one"], context.request_ids, "more", 200, context) is None
+    assert sent == [Chunk(200, "more", [Prediction("r", b"one")])] * is_sent
+
+
+def test_without_the_context_nothing_can_be_sent(context: Context) -> None:
+    with pytest.raises(AttributeError):
+        send_intermediate_predict_response(["one"], context.request_ids, "more", 200)
+
+
+def test_the_old_home_works_and_says_where_to_go(context: Context, sent: list[Chunk]) -> None:
+    with pytest.warns(DeprecationWarning, match=r"from ts\.handler_utils\.utils"):
+        otf_message_handler.send_intermediate_predict_response(
+            ["one"], context.request_ids, "more", 200, context
+        )
+    with warnings.catch_warnings(action="error"):
+        send_intermediate_predict_response(["two"], context.request_ids, "more", 200, context)
+    assert [chunk.items[0].body for chunk in sent] == [b"one", b"two"]
