@@ -11,7 +11,7 @@ from torchkeep.backend.handler_output import (
     encode_output,
     to_prediction,
 )
-from torchkeep.runtime.messages import Chunk
+from torchkeep.runtime.messages import Chunk, RequestInput
 
 if TYPE_CHECKING:
     from ts.context import RequestProcessor
@@ -26,7 +26,8 @@ class PieceSender:
 
     def __init__(self) -> None:
         self._send: Callable[[Chunk], None] | None = None
-        self._processors: dict[str, RequestProcessor] = {}
+        self._requests: Sequence[RequestInput] = ()
+        self._processors: Sequence[RequestProcessor] = ()
         self._process_id = 0
         # A piece that a thread sends must not come after the answer that ends the batch.
         self._lock = threading.Lock()
@@ -36,15 +37,16 @@ class PieceSender:
         self._send = send
         self._process_id = os.getpid()
 
-    def begin(self, request_ids: Sequence[str], processors: "Sequence[RequestProcessor]") -> None:
-        """A batch goes to the handler."""
-        with self._lock:
-            self._processors = dict(zip(request_ids, processors, strict=True))
+    def begin(
+        self, requests: Sequence[RequestInput], processors: "Sequence[RequestProcessor]"
+    ) -> None:
+        """A batch goes to the handler; the processors are those of its requests."""
+        self._requests, self._processors = requests, processors
 
     def end(self) -> None:
         """The handler is done with it."""
         with self._lock:
-            self._processors = {}
+            self._requests = self._processors = ()
 
     def send_pieces(
         self, pieces: Any, request_ids: Mapping[int, str], message: Any, code: Any
@@ -57,19 +59,19 @@ class PieceSender:
         # TorchServe: what `pieces` holds beyond the requests is not looked at.
         bodies = encode_output([pieces[index] for index in request_ids], len(request_ids))
         with self._lock:
+            known = {
+                request.request_id: processor
+                for request, processor in zip(self._requests, self._processors, strict=True)
+            }
+            if not known.keys() >= set(request_ids.values()):
+                raise ValueError("a piece for a request that is not, or no longer, in the batch")
             items = [
-                to_prediction(request_id, body, self._processor(request_id))
+                to_prediction(request_id, body, known[request_id])
                 for request_id, body in zip(request_ids.values(), bodies, strict=True)
             ]
             if items and self._send is not None:
                 self._check_process()
                 self._send(Chunk(status, text, items))
-
-    def _processor(self, request_id: str) -> "RequestProcessor":
-        processor = self._processors.get(request_id)
-        if processor is None:
-            raise ValueError("a piece for a request that is not, or no longer, in the batch")
-        return processor
 
     def _check_process(self) -> None:
         # A forked process would seal with the keys and the record number of this one.

@@ -146,7 +146,7 @@ class Service:
             self._metrics.set_request_ids(request_ids)
         processors = [RequestProcessor(_visible_headers(request)) for request in requests]
         self._context.request_processor = processors
-        self._pieces.begin(list(request_ids.values()), processors)
+        self._pieces.begin(requests, processors)
         return [
             {parameter.name: self._decode(parameter) for parameter in request.parameters}
             for request in requests

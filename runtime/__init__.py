@@ -18,6 +18,9 @@ Life of a request: uvicorn -> `frontend/app.py` -> `parsing.read_input` -> `regi
 `ServedModel.submit` -> `JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py`
 seals it -> `backend/worker.py` opens it -> `backend/service.py` calls the handler -> back.
 
+A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
+chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
+
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register` ->
 `ServedModel.scale` -> `WorkerProcess` -> `ZygoteClient.fork` -> `Load` -> `Loaded` -> serving.
 """

@@ -298,4 +298,4 @@ def _observe(metrics: Metrics, registry: ModelRegistry) -> None:
 
 
 if __name__ == "__main__":
-    torchserve()
+    sys.exit(start_stop.server_process(None, serve))

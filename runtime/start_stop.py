@@ -27,6 +27,22 @@ Serve = Callable[[Flags], int]
 
 
 def torchserve(argv: Sequence[str] | None, serve: Serve) -> int:
+    """TorchServe: its launcher ignores how the server in the foreground ended, and says 0."""
+    arguments = sys.argv[1:] if argv is None else argv
+    flags = parse_torchserve(arguments)
+
+    def launched(flags: Flags) -> int:
+        try:
+            serve(flags)
+        except ConfigError as error:
+            _say_invalid(error)
+        return 0
+
+    return _run(flags, arguments, launched)
+
+
+def server_process(argv: Sequence[str] | None, serve: Serve) -> int:
+    """The process that `torchserve` starts in the background; it tells how it ended."""
     arguments = sys.argv[1:] if argv is None else argv
     return _run(parse_torchserve(arguments), arguments, serve)
 
@@ -39,7 +55,7 @@ def torchkeep(argv: Sequence[str] | None, serve: Serve, doctor: Serve) -> int:
     try:
         return doctor(flags)
     except ConfigError as error:
-        _say(f"Invalid configuration: {error}")
+        _say_invalid(error)
         return 1
 
 
@@ -68,7 +84,7 @@ def _run(flags: Flags, arguments: Sequence[str], serve: Serve) -> int:
     try:
         return serve(flags)
     except ConfigError as error:
-        _say(f"Invalid configuration: {error}")
+        _say_invalid(error)
         return 1
     finally:
         pid_file.remove_own()
@@ -157,6 +173,10 @@ def _has_ended(process: int, timeout_s: float) -> bool:
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(timeout_s * 1000))
+
+
+def _say_invalid(error: ConfigError) -> None:
+    _say(f"Invalid configuration: {error}")
 
 
 def _say(text: str) -> None:

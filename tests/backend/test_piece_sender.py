@@ -8,10 +8,11 @@ import pytest
 
 from torchkeep.backend.handler_output import ProtocolViolation, UnusableOutput
 from torchkeep.backend.piece_sender import PieceSender
-from torchkeep.runtime.messages import Chunk, Prediction
+from torchkeep.runtime.messages import Chunk, Prediction, RequestInput
 from ts.context import RequestProcessor
 
 IDS = {0: "a", 1: "b"}
+REQUESTS = [RequestInput("a", {}, []), RequestInput("b", {}, [])]
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def processors() -> list[RequestProcessor]:
 def sender(sent: list[Chunk], processors: list[RequestProcessor]) -> PieceSender:
     made = PieceSender()
     made.connect(sent.append)
-    made.begin(list(IDS.values()), processors)
+    made.begin(REQUESTS, processors)
     return made
 
 
@@ -141,7 +142,7 @@ def test_without_a_connection_pieces_are_checked_and_go_nowhere(
     processors: list[RequestProcessor],
 ) -> None:
     sender = PieceSender()
-    sender.begin(list(IDS.values()), processors)
+    sender.begin(REQUESTS, processors)
     sender.send_pieces(["one", "two"], IDS, "more", 200)
     with pytest.raises(UnusableOutput):
         sender.send_pieces([object()], {0: "a"}, "more", 200)

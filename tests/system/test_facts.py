@@ -5,7 +5,9 @@ Deliberate differences, each marked at its case in cases.py:
   handler's traceback;
 - methods that are no registered HTTP methods are refused (400), not run;
 - texts of TorchServe's JSON library are not imitated;
-- an archive that writes outside its directory is refused as invalid (400), with the reason.
+- an archive that writes outside its directory is refused as invalid (400), with the reason;
+- a piece of a stream with an error code, or for a request that is not in the batch, costs the
+  worker nothing; a line break in a header fails; a stream of status 400 or more is complete.
 """
 
 import importlib.util

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from torchkeep.backend.piece_sender import PieceSender
-from torchkeep.runtime.messages import Chunk, Prediction
+from torchkeep.runtime.messages import Chunk, Prediction, RequestInput
 from ts.context import Context, RequestProcessor
 from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.protocol import otf_message_handler
@@ -23,7 +23,7 @@ def context(sent: list[Chunk]) -> Context:
     made.request_ids = {0: "r"}
     made.cl_socket = PieceSender()
     made.cl_socket.connect(sent.append)
-    made.cl_socket.begin(["r"], [RequestProcessor({})])
+    made.cl_socket.begin([RequestInput("r", {}, [])], [RequestProcessor({})])
     return made
 
 
