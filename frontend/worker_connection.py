@@ -41,15 +41,22 @@ class WorkerConnection(asyncio.BufferedProtocol):
             raise
         return theirs
 
-    async def exchange(self, message: Message) -> Message:
-        """The reply to `message`. Raises WorkerDied where there will be none."""
+    async def exchange(self, message: Message, limit_s: float) -> Message:
+        """The reply to `message`.
+
+        Raises WorkerDied where there will be none, TimeoutError where it takes too long.
+        """
         if self._transport is None or self._transport.is_closing():
             raise WorkerDied("the connection is closed")
-        self._reply = asyncio.get_running_loop().create_future()
-        self._transport.writelines(self._wire.seal(message))
+        loop = asyncio.get_running_loop()
+        self._reply = loop.create_future()
+        # A bare timer, as `asyncio.timeout` costs three times as much, in every request.
+        timer = loop.call_later(limit_s, self._expire, self._reply)
         try:
+            self._transport.writelines(self._wire.seal(message))
             return await self._reply
         finally:
+            timer.cancel()
             self._reply = None
 
     def close(self) -> None:
@@ -82,6 +89,10 @@ class WorkerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail("the connection is closed")
         self._on_lost()
+
+    def _expire(self, reply: asyncio.Future[Message]) -> None:
+        if not reply.done():
+            reply.set_exception(TimeoutError())
 
     def _fail(self, reason: str) -> None:
         self.close()

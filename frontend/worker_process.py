@@ -208,8 +208,7 @@ class WorkerProcess:
     async def _load(self, connection: WorkerConnection) -> None:
         self.started_at = time.time()
         started = monotonic()
-        async with asyncio.timeout(self._settings.startup_timeout_s):
-            reply = await connection.exchange(self._settings.load)
+        reply = await connection.exchange(self._settings.load, self._settings.startup_timeout_s)
         if not isinstance(reply, Loaded):
             raise WorkerDied("it answered a load with something else")
         if reply.status != 200:
@@ -236,8 +235,8 @@ class WorkerProcess:
             for job in self._batch:
                 self._metrics.queue_latency(load.model_name, job.version, now - job.accepted_at)
             try:
-                async with asyncio.timeout(self._settings.response_timeout_s):
-                    reply = await connection.exchange(Predict([job.request for job in self._batch]))
+                predict = Predict([job.request for job in self._batch])
+                reply = await connection.exchange(predict, self._settings.response_timeout_s)
             except TimeoutError:
                 log.warning("%s: Backend worker did not respond in given time", self.name)
                 raise
