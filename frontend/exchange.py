@@ -29,6 +29,7 @@ EXCHANGE = "torchkeep.exchange"  # extension of the scope: the Exchange itself
 JOIN_BELOW_BYTES = 64 << 10  # head and body of a small response leave in one write
 EMPTY_STATUS = frozenset([204, 304])
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
+ACCESS_LINE = '%s "%s %s HTTP/1.1" %d %d'
 
 
 class Exchange(RequestResponseCycle):
@@ -165,13 +166,18 @@ class Exchange(RequestResponseCycle):
     def _write_access_line(self, status: int) -> None:
         # The query string stays out of every log: it may hold what the client meant for us only.
         client = self.scope["client"]
-        access_log.info(
-            '%s "%s %s HTTP/1.1" %d %d',
+        arguments = (
             f"/{client[0]}:{client[1]}" if client else "127.0.0.1",
             self.scope["method"],
             self.scope["raw_path"].decode("ascii", "backslashreplace"),
             status,
             (time.perf_counter() - self._started) * 1000,
+        )
+        # `access_log.info` would search the stack for its caller, at twice the cost of the rest.
+        access_log.handle(
+            logging.LogRecord(
+                access_log.name, logging.INFO, __file__, 0, ACCESS_LINE, arguments, None
+            )
         )
 
 

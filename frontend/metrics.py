@@ -78,6 +78,7 @@ class Metrics:
         self._families: dict[str, Family] = {}
         self._worker_families: dict[str, Family] = {}
         self._worker_series = 0
+        self._known_series: dict[tuple[str, str, Labels, Labels], tuple[Family, Labels]] = {}
         host = ("Level", "Hostname")
         model = ("model_name", "model_version", "hostname")
         self._responses = {
@@ -149,11 +150,29 @@ class Metrics:
         return family
 
     def _fold_in(self, sample: Metric) -> None:
+        if not math.isfinite(sample.value):
+            return
+        names, values = tuple(sample.dimensions), tuple(sample.dimensions.values())
+        key = (sample.name, sample.kind, names, values)
+        series = self._known_series.get(key)
+        if series is None:
+            series = self._find_series(sample)
+            if series is None:
+                return
+            family, labels = series
+            # Remembered only where it is spelled as it is printed: so as often as it exists.
+            if (family.name, family.label_names[:-1], labels[:-1]) == (sample.name, names, values):
+                self._known_series[key] = series
+        family, labels = series
+        family.record(labels, sample.value)
+
+    def _find_series(self, sample: Metric) -> tuple[Family, Labels] | None:
+        """Where a sample belongs, which may be new; None where it has no place."""
         name = _metric_name(sample.name)
-        if not math.isfinite(sample.value) or len(sample.dimensions) > MAX_LABELS:
-            return
+        if len(sample.dimensions) > MAX_LABELS:
+            return None
         if name in self._families or sample.kind not in ("counter", "gauge", "histogram"):
-            return
+            return None
         dimensions = {_label_name(key): value for key, value in sample.dimensions.items()}
         dimensions["Hostname"] = self._hostname
         label_names = tuple(dimensions)
@@ -161,16 +180,16 @@ class Metrics:
         family = self._worker_families.get(name)
         if family is None:
             if len(self._worker_families) >= MAX_WORKER_FAMILIES:
-                return
+                return None
             family = Family(name, sample.kind, _one_line(sample.unit), label_names)
             self._worker_families[name] = family
         if family.kind != sample.kind or family.label_names != label_names:
-            return
+            return None
         if not family.has(labels):
             if self._worker_series >= MAX_WORKER_SERIES:
-                return
+                return None
             self._worker_series += 1
-        family.record(labels, sample.value)
+        return family, labels
 
 
 def _samples(family: Family) -> Iterable[tuple[str, str, float]]:

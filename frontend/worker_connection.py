@@ -46,6 +46,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._on_chunk = on_chunk
         self._reply: asyncio.Future[Message] | None = None
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._limit_s = 0.0  # between one message of the worker and the next
 
     async def open(self) -> socket.socket:
         """Connect, with the secret already on its way; the returned end is the worker's."""
@@ -63,16 +65,24 @@ class WorkerConnection(asyncio.BufferedProtocol):
             raise
         return theirs
 
-    async def exchange(self, message: Message) -> Message:
-        """The reply to `message`. Raises WorkerDied where there will be none."""
+    async def exchange(self, message: Message, limit_s: float) -> Message:
+        """The reply to `message`.
+
+        Raises WorkerDied where there will be none, TimeoutError where it takes too long; each
+        piece of a stream restarts the clock.
+        """
         if self._transport is None or self._transport.is_closing():
             raise WorkerLeft("the connection is closed")
         self._reply = asyncio.get_running_loop().create_future()
-        self._transport.writelines(self._wire.seal(message))
+        self._limit_s = limit_s
+        self._restart_clock()
         try:
+            self._transport.writelines(self._wire.seal(message))
             return await self._reply
         finally:
-            self._reply = None
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._reply = None
 
     def close(self) -> None:
         """Let go of the worker: it sees the end of the stream and exits."""
@@ -100,6 +110,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
             if not isinstance(message, Chunk):
                 self._reply.set_result(message)
                 continue
+            self._restart_clock()
             try:
                 self._on_chunk(message)
             except WorkerDied as error:
@@ -112,6 +123,16 @@ class WorkerConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(WorkerLeft("the connection is closed"))
         self._on_lost()
+
+    def _restart_clock(self) -> None:
+        # A bare timer, as `asyncio.timeout` costs three times as much, in every request.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._expire)
+
+    def _expire(self) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(TimeoutError())
 
     def _fail(self, error: WorkerDied) -> None:
         self.close()

@@ -110,7 +110,6 @@ class WorkerProcess:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._batch: list[Job] = []
-        self._deadline: asyncio.Timeout  # of the batch in flight
         self._is_idle = False
         self._interrupted = False
         self._failing_since: float | None = None
@@ -226,8 +225,9 @@ class WorkerProcess:
         assert life.child is not None
         self.pid = life.child.pid
         timeout_s = self._settings.startup_timeout_s
-        async with asyncio.timeout(min(timeout_s, SHARED_START_S) if life.is_shared else timeout_s):
-            reply = await life.connection.exchange(self._settings.load)
+        if life.is_shared:
+            timeout_s = min(timeout_s, SHARED_START_S)
+        reply = await life.connection.exchange(self._settings.load, timeout_s)
         if not isinstance(reply, Loaded):
             raise WorkerDied("it answered a load with something else")
         if reply.status != 200:
@@ -277,8 +277,8 @@ class WorkerProcess:
             for job in self._batch:
                 self._metrics.queue_latency(load.model_name, job.version, now - job.accepted_at)
             try:
-                async with asyncio.timeout(self._settings.response_timeout_s) as self._deadline:
-                    reply = await connection.exchange(Predict([job.request for job in self._batch]))
+                predict = Predict([job.request for job in self._batch])
+                reply = await connection.exchange(predict, self._settings.response_timeout_s)
             except TimeoutError:
                 log.warning("%s: Backend worker did not respond in given time", self.name)
                 raise
@@ -322,8 +322,6 @@ class WorkerProcess:
                 job.add_piece(piece)
             else:
                 job.fail(WorkerFailed(chunk.status, chunk.message))
-        loop = asyncio.get_running_loop()
-        self._deadline.reschedule(loop.time() + self._settings.response_timeout_s)
 
     def _deliver(self, reply: Message) -> None:
         batch = self._batch
