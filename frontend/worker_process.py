@@ -108,6 +108,7 @@ class WorkerProcess:
         self._plan = plan
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
+        self._ending: asyncio.Future[None] | None = None
         self._stopping = False
         self._batch: list[Job] = []
         self._is_idle = False
@@ -173,6 +174,8 @@ class WorkerProcess:
         if not self._task.done():
             self._task.cancel()
         await asyncio.wait([self._task])
+        if self._ending is not None:
+            await self._ending
 
     async def _live_once(self) -> None:
         """One process from fork to end. Whatever happens, nothing of it is left."""
@@ -205,7 +208,9 @@ class WorkerProcess:
         finally:
             self.failed_status = status
             self._fail_batch(WorkerFailed(500, "Worker died."))
-            await asyncio.shield(self._end(life))
+            # A task of its own, so that `stop`, which may cancel this one, can wait for it.
+            self._ending = asyncio.ensure_future(self._end(life))
+            await asyncio.shield(self._ending)
 
     def _new_life(self) -> "_Life":
         return _Life(

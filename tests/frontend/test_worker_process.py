@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from torchkeep.frontend.errors import WorkerFailed
@@ -368,3 +369,15 @@ def test_a_flood_of_output_neither_holds_up_the_loop_nor_the_end(
         asyncio.run(scenario())
     *_, told = [record.getMessage() for record in caplog.records if "(" in record.getMessage()]
     assert "lines before the next were dropped)" in told
+
+
+def test_a_stopped_worker_has_ended_even_if_it_ignores_its_connection() -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with("", before_load="sys.exit = lambda _: time.sleep(60)")
+            assert await model.scale(1, 1) == 200
+            (worker,) = model.workers
+            await model.close()
+            assert not psutil.pid_exists(worker.pid)
+
+    asyncio.run(scenario())
