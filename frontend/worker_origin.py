@@ -13,14 +13,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torchkeep.frontend.child_process import ChildProcess
+from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.frontend.zygote_client import (
-    ChildProcess,
-    StageClient,
-    ZygoteClient,
-    ZygoteError,
-)
+from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.messages import Load, pack
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
+from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_connection import (
     LoadRefused,
@@ -25,7 +27,6 @@ from torchkeep.frontend.worker_connection import (
 )
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, ZygoteError
 from torchkeep.runtime.messages import Chunk, Load, Loaded, Message, Predict, Predictions
 
 log = logging.getLogger(__name__)

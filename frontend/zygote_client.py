@@ -1,12 +1,7 @@
-"""The frontend's side of the zygote: ask a stage for a fork, and watch what it forked.
-
-The frontend is the parent of every process here (it is the child subreaper, see
-`become_subreaper`), so each exit status arrives by pidfd, with no relay in between.
-"""
+"""The frontend's side of the zygote: grow its stages, fork workers, end what they leave."""
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -16,16 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-
+from torchkeep.frontend.child_process import ORPHAN_LOOK_S, ChildProcess
 from torchkeep.frontend.scratch import ScratchDir
-from torchkeep.runtime.errors import ServingError
+from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.runtime.processes import become_subreaper, child_pids
 
-log = logging.getLogger(__name__)
-
-_MAX_REPLY_BYTES = 1 << 16
-ORPHAN_LOOK_S = 0.05
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
 
 _BACKEND = ("-P", "-m", "torchkeep.backend")
@@ -40,107 +30,6 @@ class Needs:
 
     stage: str  # "plain", "torch" or "ipex"
     can_share: bool  # forks of a process that has loaded its model are as good as new loads
-
-
-class ZygoteError(ServingError):
-    """A stage cannot fork, or is gone."""
-
-
-class ChildProcess:
-    """A child of this process, reaped once; `exited` resolves to its exit status.
-
-    The status is that of `subprocess`: 0 to 255, or minus the number of a signal.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._loop = asyncio.get_running_loop()
-        self.exited: asyncio.Future[int] = self._loop.create_future()
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.add_reader(self._pidfd, self._reap)
-
-    def kill(self) -> None:
-        """SIGKILL, to the process and to whatever it started in its own session."""
-        if not self.exited.done():
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _reap(self) -> None:
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        # A worker leads a session of its own: what it started and left behind goes with it,
-        # before its number is free for another process.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:  # taken as an orphan of the group it was forked in
-            status = signal.SIGKILL
-        self._reap_orphans()
-        if not self.exited.done():
-            self.exited.set_result(os.waitstatus_to_exitcode(status))
-
-    def _reap_orphans(self) -> None:
-        """Take leave of what the worker had started: killed above, ours now as subreaper."""
-        try:
-            while os.waitpid(-self.pid, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
-        self._loop.call_later(ORPHAN_LOOK_S, self._reap_orphans)  # one of them still dies
-
-
-class StageClient:
-    """One stage of the zygote, asked one thing at a time."""
-
-    def __init__(self, name: str, control: socket.socket) -> None:
-        self.name = name
-        self.child: ChildProcess | None = None
-        control.setblocking(False)
-        self._control = control
-        self._turn = asyncio.Lock()  # replies come in the order of the requests
-        self._first_words: dict[str, Any] | None = None
-
-    async def first_words(self) -> dict[str, Any]:
-        """What the stage says once, when it is ready. Raises ZygoteError if it ends before."""
-        async with self._turn:
-            return await self._hear_first()
-
-    async def ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
-        """Send a request (and descriptors, which stay the caller's) and wait for the reply."""
-        async with self._turn:
-            await self._hear_first()
-            try:
-                socket.send_fds(self._control, [msgpack.packb(request)], list(descriptors))
-            except OSError as error:
-                raise ZygoteError(f"the {self.name} stage of the zygote is gone") from error
-            reply = await self._receive()
-        if "error" in reply:
-            raise ZygoteError(str(reply["error"]))
-        return reply
-
-    def close(self) -> None:
-        self._control.close()
-
-    async def _hear_first(self) -> dict[str, Any]:
-        if self._first_words is None:
-            self._first_words = await self._receive()
-            log.info("zygote stage %s ready: %s", self.name, self._first_words.get("ready"))
-        return self._first_words
-
-    async def _receive(self) -> dict[str, Any]:
-        try:
-            data = await asyncio.get_running_loop().sock_recv(self._control, _MAX_REPLY_BYTES)
-        except OSError as error:
-            raise ZygoteError(f"the {self.name} stage of the zygote is gone") from error
-        if not data:
-            raise ZygoteError(f"the {self.name} stage of the zygote is gone")
-        try:
-            reply = msgpack.unpackb(data)
-        except ValueError as error:  # a model stage has run a stranger's code
-            raise ZygoteError(f"the {self.name} stage sent no message") from error
-        if not isinstance(reply, dict):
-            raise ZygoteError(f"the {self.name} stage sent no message")
-        return reply
 
 
 class ZygoteClient:
@@ -166,7 +55,7 @@ class ZygoteClient:
         for stage in self._stages.values():
             stage.close()  # the end of its control socket ends a stage
         for stage in self._stages.values():
-            await end_stage(stage)
+            await stage.wait_ended()
         self._end_strays()
         self._scratch.remove()
 
@@ -341,15 +230,3 @@ class ZygoteClient:
     def _forget(self, stage: StageClient) -> None:
         stage.close()
         self._stages.pop(stage.name, None)
-
-
-async def end_stage(stage: StageClient) -> None:
-    """Wait for a stage whose control socket is closed, not for long."""
-    if stage.child is None:
-        return
-    try:
-        # One that is still importing does not look at its socket yet.
-        await asyncio.wait_for(asyncio.shield(stage.child.exited), timeout=1)
-    except TimeoutError:
-        stage.child.kill()
-        await stage.child.exited

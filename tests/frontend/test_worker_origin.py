@@ -18,8 +18,9 @@ import pytest
 
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.frontend.zygote_client import StageClient, ZygoteClient, ZygoteError
+from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.cores import Cores
 from torchkeep.runtime.messages import RequestInput
 

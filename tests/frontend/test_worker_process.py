@@ -13,12 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
-from torchkeep.frontend.zygote_client import ChildProcess, Needs
+from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
 from torchkeep.runtime.processes import become_subreaper

@@ -11,7 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from torchkeep.frontend.zygote_client import ChildProcess, ZygoteClient, ZygoteError
+from torchkeep.frontend.child_process import ChildProcess
+from torchkeep.frontend.stage_client import ZygoteError
+from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.messages import Load, Loaded, Predict, Prediction, Predictions, RequestInput
 from torchkeep.runtime.wire import Wire
 

@@ -4,19 +4,17 @@ Each with a short form that runs always and a long one under `make test-long`.
 """
 
 import asyncio
-import importlib.util
 import json
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+from many_requests import Load, Target
 
 HERE = Path(__file__).parent
 KILL_EVERY_S = 5.0
@@ -53,19 +51,6 @@ BATCHED = "minWorkers: 2\nmaxWorkers: 2\nbatchSize: 8\nmaxBatchDelay: 5\n"
 SHARED = "minWorkers: 2\nmaxWorkers: 2\nshared_weights: true\n"
 
 
-def neighbour(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"chaos_{name}", HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-load = neighbour("load")
-
-
 def write_model(store: Path, name: str, source: str, config: str = "") -> None:
     """An archive as an unpacked directory."""
     directory = store / name
@@ -88,11 +73,9 @@ def doubled(body: bytes, answer: bytes) -> bool:
 
 
 TARGETS = {
-    "echo": load.Target("/predictions/echo", lambda n: b"echo %d" % n, lambda b, a: a == b),
-    "batched": load.Target(
-        "/predictions/batched", lambda n: b"%d" % n * 100, lambda b, a: a == b[::-1]
-    ),
-    "linear": load.Target("/predictions/linear", numbers, doubled),
+    "echo": Target("/predictions/echo", lambda n: b"echo %d" % n, lambda b, a: a == b),
+    "batched": Target("/predictions/batched", lambda n: b"%d" % n * 100, lambda b, a: a == b[::-1]),
+    "linear": Target("/predictions/linear", numbers, doubled),
 }
 
 
@@ -151,7 +134,7 @@ def test_killed_workers_fail_only_their_batch(
     before = footprint(server)
 
     async def chaos() -> Killer:
-        loads = [load.Load(server.inference, target, 4) for target in TARGETS.values()]
+        loads = [Load(server.inference, target, 4) for target in TARGETS.values()]
         killer = Killer(server, list(TARGETS), {"echo": 1, "batched": 8, "linear": 1})
         running = [asyncio.create_task(one.run()) for one in loads]
         await killer.run(duration_s)
@@ -215,7 +198,7 @@ def test_a_harmful_handler_harms_only_itself(
     assert status == 200
 
     async def side_by_side() -> None:
-        beside = load.Load(server.inference, TARGETS["echo"], 2)
+        beside = Load(server.inference, TARGETS["echo"], 2)
         running = asyncio.create_task(beside.run())
         for _ in range(3):
             status, _, body = await asyncio.to_thread(

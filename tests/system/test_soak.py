@@ -1,15 +1,13 @@
 """Very many requests cost a server nothing that stays: descriptors and memory are as before."""
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+from many_requests import Load, Target
 
 HERE = Path(__file__).parent
 ECHO = """
@@ -23,18 +21,7 @@ MAX_GROWTH = 1 << 20  # bytes per 100 000 requests
 NOISE = 3 << 19  # bytes: what the allocator's own rounding moves between two looks
 
 
-def neighbour(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"soak_{name}", HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-load = neighbour("load")
-TARGET = load.Target("/predictions/echo", lambda n: b"request %d" % n, lambda b, a: a == b)
+TARGET = Target("/predictions/echo", lambda n: b"request %d" % n, lambda b, a: a == b)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +42,7 @@ def test_many_requests_leave_nothing_behind(
     assert server.request("POST", url, port="management")[0] == 200
 
     def send(count: int) -> None:
-        outcomes = asyncio.run(load.Load(server.inference, TARGET, CONNECTIONS, count).run())
+        outcomes = asyncio.run(Load(server.inference, TARGET, CONNECTIONS, count).run())
         assert not outcomes.wrong, outcomes.wrong[:5]
         assert outcomes.counts == {"answered": count}
 
