@@ -34,6 +34,7 @@ class Model:
     weights: str = ""
     write_weights: Callable[[Path], None] | None = None
     texts: dict[str, str] = field(default_factory=dict)  # further files, by name
+    config: str = ""  # model-config.yaml
 
 
 def echo_payload() -> bytes:
@@ -94,7 +95,9 @@ def _resnet() -> Any:
 
 
 LABELS = {"index_to_name.json": json.dumps(CLASS_NAMES)}
-ECHO = Model("echo", str(MODELS / "echo.py"), echo_payload)
+# One worker: how fast a server is, not how well its processes share the cores with the client.
+ECHO = Model("echo", str(MODELS / "echo.py"), echo_payload, config="minWorkers: 1\nmaxWorkers: 1\n")
+ECHO_UNSET = Model("echo_unset", str(MODELS / "echo.py"), echo_payload)
 RESNET_SCRIPT = Model(
     "resnet_script",
     "image_classifier",
@@ -151,6 +154,9 @@ def build(model: Model, store: Path) -> Path:
     if model.write_weights:
         model.write_weights(scratch / model.weights)
         command += ["--serialized-file", str(scratch / model.weights)]
+    if model.config:
+        (scratch / "model-config.yaml").write_text(model.config)
+        command += ["--config-file", str(scratch / "model-config.yaml")]
     for name, text in model.texts.items():
         (scratch / name).write_text(text)
     if model.texts:

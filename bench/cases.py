@@ -74,14 +74,18 @@ class Bench:
     say: Callable[[str], None]
 
     def echo(self) -> Iterator[Row]:
-        """Requests/s and the median latency of a handler that does nothing."""
+        """Requests/s and the median latency of a handler that does nothing, in one worker."""
         with self._both(archives.ECHO) as servers:
             self._warm_up(servers, archives.ECHO)
             for connections in ECHO_CONNECTIONS:
-                case = f"echo, {connections} connection{'s' if connections > 1 else ''}"
-                results = self._load(case, servers, archives.ECHO, connections)
-                yield from _load_rows(case, results, THROUGHPUT, "requests/s")
+                yield from self._requests(servers, archives.ECHO, connections)
             yield from self._one_more_worker(servers, archives.ECHO)
+
+    def echo_unset(self) -> Iterator[Row]:
+        """The same with as many workers as each server chooses."""
+        with self._both(archives.ECHO_UNSET) as servers:
+            self._warm_up(servers, archives.ECHO_UNSET)
+            yield from self._requests(servers, archives.ECHO_UNSET, ECHO_CONNECTIONS[-1])
 
     def resnet_script(self) -> Iterator[Row]:
         """ResNet-18 as TorchScript."""
@@ -131,6 +135,13 @@ class Bench:
                 servers[product.name] = server
             check_same_answers(servers, model)
             yield servers
+
+    def _requests(
+        self, servers: dict[str, Server], model: Model, connections: int
+    ) -> Iterator[Row]:
+        case = f"{model.name}, {connections} connection{'s' if connections > 1 else ''}"
+        results = self._load(case, servers, model, connections)
+        yield from _load_rows(case, results, THROUGHPUT, "requests/s")
 
     def _images(self, servers: dict[str, Server], model: Model) -> Iterator[Row]:
         case = f"{model.name}, {RESNET_CONNECTIONS} connections"

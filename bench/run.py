@@ -14,7 +14,7 @@ from bench.report import OURS, REFERENCE, Report
 from bench.servers import Product, ServerFailed
 
 ROOT = Path(__file__).resolve().parent.parent
-CASES = ("echo", "resnet_script", "resnet_eager", "bert", "start")
+CASES = ("echo", "echo_unset", "resnet_script", "resnet_eager", "bert", "start")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -292,8 +292,6 @@ class WorkerProcess:
 
     async def _next_batch(self) -> list[Job]:
         """A batch, perhaps none when this worker is to stop. Raises WorkerDied if it ends idle."""
-        task = asyncio.current_task()
-        assert task is not None
         self._is_idle = True
         try:
             return await self._queue.next_batch(
@@ -303,6 +301,8 @@ class WorkerProcess:
             if not self._interrupted:
                 raise
             self._interrupted = False
+            task = asyncio.current_task()
+            assert task is not None
             task.uncancel()
             if self._stopping:
                 return []

@@ -108,12 +108,18 @@ class _Formatter(logging.Formatter):
         if record.name == START:
             return text
         if record.name == ACCESS:
-            text = text.replace("\n", "\\n")  # a request is one line, whatever its path
+            return self._access_line(record, text)
         if record.levelno == logging.WARNING:
             record.levelname = "WARN"
         record.name = _TORCHSERVE_NAMES.get(record.name, record.name)
         record.msg, record.args = text, None
         return super().format(record)
+
+    def _access_line(self, record: logging.LogRecord, text: str) -> str:
+        """The same pattern without the machinery behind it: there is a line for each request."""
+        stamp, name = self.formatTime(record), _TORCHSERVE_NAMES[ACCESS]
+        head = f"{stamp} [{record.levelname:<5}] {record.threadName} {name} - "
+        return head + text.replace("\n", "\\n")  # a request is one line, whatever its path
 
 
 class _DroppingHandler(QueueHandler):
