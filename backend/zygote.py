@@ -10,8 +10,9 @@ answers requests on its control socket, one message each:
     {"grow_model": 0}   + (control, stdout, stderr, load) -> {"pid": n}     a model stage
     {"needs_of": [handler, model_dir, ipex]}             -> {"stage": name, "can_share": bool}
 
-and says {"ready": seconds} once, when its imports are done; a model stage says {"loaded":
-[status, message, threads]} instead, or {"unsafe": why} where no fork of it could be trusted.
+each with a number "n" that the reply repeats. A stage says {"ready": seconds} once, when its
+imports are done; a model stage says {"loaded": [status, message, threads]} instead, or
+{"unsafe": why} where no fork of it could be trusted.
 No secret ever passes through here: a later fork would find it in its memory. The frontend
 writes a worker's secret into that worker's own connection before it hands over the other end.
 """
@@ -86,7 +87,7 @@ class Stage:
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
-            self._reply(reply)
+            self._reply({"n": request.get("n"), **reply})
 
     def _load(self, load: Load) -> dict[str, Any]:
         """Load the model, with one thread, as a fork of several could hang."""

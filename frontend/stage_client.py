@@ -29,6 +29,7 @@ class StageClient:
         control.setblocking(False)
         self._control = control
         self._turn = asyncio.Lock()  # replies come in the order of the requests
+        self._number = 0  # of the last request
         self._first_words: dict[str, Any] | None = None
 
     async def first_words(self) -> dict[str, Any]:
@@ -40,11 +41,15 @@ class StageClient:
         """Send a request (and descriptors, which stay the caller's) and wait for the reply."""
         async with self._turn:
             await self._hear_first()
+            self._number += 1
+            data = msgpack.packb({"n": self._number, **request})
             try:
-                socket.send_fds(self._control, [msgpack.packb(request)], list(descriptors))
+                socket.send_fds(self._control, [data], list(descriptors))
             except OSError as error:
                 raise ZygoteError(f"the {self.name} stage of the zygote is gone") from error
             reply = await self._receive()
+            while reply.get("n") != self._number:  # to somebody who no longer waits
+                reply = await self._receive()
         if "error" in reply:
             raise ZygoteError(str(reply["error"]))
         return reply

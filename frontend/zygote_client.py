@@ -173,6 +173,10 @@ class ZygoteClient:
         self._forks_under_way += 1
         try:
             yield
+        except BaseException:
+            # Perhaps it was forked, and stays unknown: then it is a stray.
+            asyncio.get_running_loop().call_later(ORPHAN_LOOK_S, self._end_strays)
+            raise
         finally:
             self._forks_under_way -= 1
 

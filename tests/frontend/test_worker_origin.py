@@ -332,7 +332,7 @@ def test_a_stage_that_names_a_foreign_process_is_not_believed() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("words", [b"\xc1", b"\x01", b"\x81\xa3pid\x01", b""])
+@pytest.mark.parametrize("words", [b"\xc1", b"\x01", b"\x82\xa1n\x01\xa3pid\x01", b""])
 def test_a_stage_that_speaks_nonsense_is_an_error(words: bytes) -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:

@@ -15,6 +15,7 @@ from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.messages import Load, Loaded, Predict, Prediction, Predictions, RequestInput
+from torchkeep.runtime.processes import child_pids
 from torchkeep.runtime.wire import Wire
 
 SECRET = bytes(range(32))
@@ -30,6 +31,7 @@ def handle(data, context):
             "random": random.random(),
             "modules": [m for m in ("torch", "starlette", "uvicorn") if m in sys.modules],
             "ppid": os.getppid(),
+            "pid": os.getpid(),
             "sid": os.getsid(0) == os.getpid(),
             "core": __import__("resource").getrlimit(__import__("resource").RLIMIT_CORE)[0],
         })
@@ -88,6 +90,11 @@ def facts(peer: Peer) -> dict[str, Any]:
     assert isinstance(item, Prediction)
     found: dict[str, Any] = json.loads(bytes(item.body))
     return found
+
+
+def peer_pid(peer: Peer) -> int:
+    pid: int = facts(peer)["pid"]
+    return pid
 
 
 def test_a_forked_worker_owns_only_its_socket_and_is_our_child(tmp_path: Path) -> None:
@@ -183,6 +190,35 @@ def test_a_stage_that_dies_while_it_is_asked_is_an_error_not_a_hang() -> None:
                 await asking
 
     asyncio.run(scenario())
+
+
+def test_a_fork_that_nobody_waits_for_any_more_confuses_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ZygoteClient() as zygote:
+            await zygote.warm("plain")
+            for number in range(5):
+                given_up = Peer(f"{number}")
+                forking = asyncio.ensure_future(
+                    zygote.fork("plain", f"{number}", given_up.descriptors)
+                )
+                await asyncio.sleep(0)  # far enough for the request to be sent
+                await asyncio.sleep(0)
+                forking.cancel()
+                await asyncio.wait([forking])
+                given_up.close()
+                peer, child = await forked(zygote, "plain", "9000")
+                assert peer.exchange(load(tmp_path)).status == 200
+                assert peer_pid(peer) == child.pid
+                peer.close()
+                assert await child.exited == 0
+            while len(child_pids()) > 1:  # noqa: ASYNC110 - the stage; strays have been ended
+                await asyncio.sleep(0.01)
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scenario()
+
+    asyncio.run(bounded())
 
 
 def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:
