@@ -10,8 +10,9 @@ from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
-from torchkeep.frontend.worker_process import WorkerProcess, WorkerSettings
+from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
 from torchkeep.runtime.messages import InputShape, Load, RequestInput

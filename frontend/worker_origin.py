@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.worker_connection import LoadRefused
-from torchkeep.frontend.worker_output import WorkerOutput
+from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.messages import Load, pack
 
@@ -158,25 +158,14 @@ class WorkerOrigin:
         return None
 
     async def _fork_stage(self, parent: str, load: Load) -> _ModelStage:
-        pipes = [os.pipe(), os.pipe()]
+        pipes = OutputPipes(self._name)
         load_file = _in_memory(load)
         try:
-            client = await self._zygote.grow_model(parent, load_file, pipes[0][1], pipes[1][1])
-        except BaseException:
-            for read_end, _ in pipes:
-                os.close(read_end)
-            raise
+            with pipes as (stdout, stderr):
+                client = await self._zygote.grow_model(parent, load_file, stdout, stderr)
         finally:
             os.close(load_file)
-            for _, write_end in pipes:
-                os.close(write_end)
-        return _ModelStage(
-            client,
-            [
-                WorkerOutput(pipes[0][0], logging.INFO, f"{self._name}-stdout"),
-                WorkerOutput(pipes[1][0], logging.WARNING, f"{self._name}-stderr"),
-            ],
-        )
+        return _ModelStage(client, pipes.outputs)
 
 
 def _in_memory(load: Load) -> int:

@@ -75,3 +75,31 @@ class WorkerOutput:
             rest, self._rest = self._rest, b""
             for line in rest.split(b"\n") if rest else ():
                 self._log(line)
+
+
+class OutputPipes:
+    """stdout and stderr of a process about to start: `with` gives the two ends it writes to.
+
+    Afterwards `outputs` reads from them; where the block raised, nothing is left open.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.outputs: list[WorkerOutput] = []
+        self._name = name
+
+    def __enter__(self) -> tuple[int, int]:
+        self._pipes = [os.pipe(), os.pipe()]
+        return self._pipes[0][1], self._pipes[1][1]
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        (stdout, stdout_write), (stderr, stderr_write) = self._pipes
+        os.close(stdout_write)
+        os.close(stderr_write)
+        if failure is not None:
+            os.close(stdout)
+            os.close(stderr)
+            return
+        self.outputs = [
+            WorkerOutput(stdout, logging.INFO, f"{self._name}-stdout"),
+            WorkerOutput(stderr, logging.WARNING, f"{self._name}-stderr"),
+        ]

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import monotonic
 
 from torchkeep.frontend.child_process import ChildProcess
@@ -25,17 +24,15 @@ from torchkeep.frontend.worker_connection import (
     WorkerDied,
     WorkerLeft,
 )
+from torchkeep.frontend.worker_life import WorkerLife, WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
-from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.runtime.messages import Chunk, Load, Loaded, Message, Predict, Predictions
+from torchkeep.runtime.messages import Chunk, Message, Predict, Predictions
 
 log = logging.getLogger(__name__)
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
-EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
 STATUS_REPORT_S = 0.2  # for an exit status to arrive after the connection ended
-SHARED_START_S = 10.0  # for a fork of a loaded model to answer, before it is replaced
 
 
 class WorkerState(enum.Enum):
@@ -55,29 +52,6 @@ TRANSITIONS = {
     WorkerState.ERROR: {WorkerState.STOPPED},
     WorkerState.SCALED_DOWN: set(),  # and from every state into this one
 }
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What a worker needs to know of its model version; fixed for its life."""
-
-    load: Load
-    max_batch_delay_s: float
-    response_timeout_s: float
-    startup_timeout_s: float
-    max_retry_timeout_s: float
-    max_response_bytes: int
-
-
-@dataclass(slots=True)
-class _Life:
-    """One process of a worker, and what the frontend holds of it."""
-
-    connection: WorkerConnection
-    began: float = 0.0
-    child: ChildProcess | None = None
-    is_shared: bool = False  # forked from a process that had loaded the model
-    outputs: list[WorkerOutput] = field(default_factory=list)
 
 
 class WorkerProcess:
@@ -213,55 +187,31 @@ class WorkerProcess:
             self._ending = asyncio.ensure_future(self._end(life))
             await asyncio.shield(self._ending)
 
-    def _new_life(self) -> "_Life":
-        return _Life(
-            WorkerConnection(
-                self.worker_id,
-                self._settings.max_response_bytes,
-                on_lost=self._interrupt,
-                on_chunk=self._deliver_chunk,
-            )
+    def _new_life(self) -> WorkerLife:
+        return WorkerLife(
+            self.worker_id,
+            self.name,
+            self._settings,
+            self._origin,
+            self._interrupt,
+            self._deliver_chunk,
         )
 
-    async def _begin(self, life: "_Life") -> None:
+    async def _begin(self, life: WorkerLife) -> None:
         """Fork and load."""
         self.started_at = time.time()
-        life.began = monotonic()
-        await self._fork(life)
-        assert life.child is not None
-        self.pid = life.child.pid
-        timeout_s = self._settings.startup_timeout_s
-        if life.is_shared:
-            timeout_s = min(timeout_s, SHARED_START_S)
-        reply = await life.connection.exchange(self._settings.load, timeout_s)
-        if not isinstance(reply, Loaded):
-            raise WorkerDied("it answered a load with something else")
-        if reply.status != 200:
-            raise LoadRefused(reply.message, 507 if reply.status == 507 else 500)
-        self.load_s = monotonic() - life.began
-        self.engine = reply.engine
-        if reply.threads > 0:
-            self._plan.admit(self.pid, reply.threads)
+        began = monotonic()
+        self.pid = await life.fork()
+        loaded = await life.load()
+        self.load_s = monotonic() - began
+        self.engine = loaded.engine
+        if loaded.threads > 0:
+            self._plan.admit(self.pid, loaded.threads)
 
-    async def _fork(self, life: "_Life") -> None:
-        settings = self._settings
-        theirs = await life.connection.open()
-        with theirs:
-            pipes = [os.pipe(), os.pipe()]
-            try:
-                descriptors = [theirs.fileno(), pipes[0][1], pipes[1][1]]
-                life.child, life.is_shared = await self._origin.fork(
-                    settings.load, settings.startup_timeout_s, self.worker_id, descriptors
-                )
-            except BaseException:
-                for read_end, _ in pipes:
-                    os.close(read_end)
-                raise
-            finally:
-                for _, write_end in pipes:
-                    os.close(write_end)
-        life.outputs.append(WorkerOutput(pipes[0][0], logging.INFO, f"{self.name}-stdout"))
-        life.outputs.append(WorkerOutput(pipes[1][0], logging.WARNING, f"{self.name}-stderr"))
+    async def _end(self, life: WorkerLife) -> None:
+        if life.child is not None:
+            self._plan.dismiss(life.child.pid)
+        await life.end(is_leaving=self._stopping)
 
     def _become_ready(self) -> None:
         assert self.load_s is not None
@@ -367,19 +317,6 @@ class WorkerProcess:
             if left and child is not None and child.exited.done():
                 self.last_error = f"the worker process ended with status {child.exited.result()}"
         log.warning("%s: %s", self.name, self.last_error)
-
-    async def _end(self, life: "_Life") -> None:
-        """Let go of the process, and kill it if it does not end by itself soon."""
-        life.connection.close()
-        child, life.child = life.child, None
-        if child is not None:
-            self._plan.dismiss(child.pid)
-            if self._stopping or child.exited.done():
-                await asyncio.wait([child.exited], timeout=EXIT_GRACE_S)
-            child.kill()
-            await child.exited
-        for output in life.outputs:
-            output.close()
 
     async def _wait_for_retry(self) -> bool:
         """Sleep through the back-off; False when the retry window is over."""

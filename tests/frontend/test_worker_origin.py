@@ -273,7 +273,7 @@ def test_a_load_that_never_ends_meets_its_limit(tmp_path: Path) -> None:
 def test_a_fork_that_does_not_start_is_replaced_by_a_plain_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("torchkeep.frontend.worker_process.SHARED_START_S", 1.0)
+    monkeypatch.setattr("torchkeep.frontend.worker_life.SHARED_START_S", 1.0)
     # Every fork of the process that loaded hangs, as one does whose parent had computed
     # with several threads.
     initialize = "os.register_at_fork(after_in_child=hang)"

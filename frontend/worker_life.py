@@ -1,0 +1,89 @@
+"""One process of a worker, from fork to end, and what the frontend holds of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torchkeep.frontend.child_process import ChildProcess
+from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
+from torchkeep.frontend.worker_origin import WorkerOrigin
+from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
+from torchkeep.runtime.messages import Chunk, Load, Loaded
+
+EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
+SHARED_START_S = 10.0  # for a fork of a loaded model to answer, before it is replaced
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs to know of its model version; fixed for its life."""
+
+    load: Load
+    max_batch_delay_s: float
+    response_timeout_s: float
+    startup_timeout_s: float
+    max_retry_timeout_s: float
+    max_response_bytes: int
+
+
+class WorkerLife:
+    """Fork, load, then the connection is there to serve; `end` leaves nothing of it."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        name: str,
+        settings: WorkerSettings,
+        origin: WorkerOrigin,
+        on_lost: Callable[[], None],
+        on_chunk: Callable[[Chunk], None],
+    ) -> None:
+        self.connection = WorkerConnection(
+            worker_id, settings.max_response_bytes, on_lost=on_lost, on_chunk=on_chunk
+        )
+        self.child: ChildProcess | None = None
+        self.is_shared = False  # forked from a process that had loaded the model
+        self._worker_id = worker_id
+        self._name = name
+        self._settings = settings
+        self._origin = origin
+        self._outputs: list[WorkerOutput] = []
+
+    async def fork(self) -> int:
+        """Start the process; returns its pid. Raises ZygoteError, or as loading does."""
+        settings = self._settings
+        pipes = OutputPipes(self._name)
+        with await self.connection.open() as theirs, pipes as (stdout, stderr):
+            self.child, self.is_shared = await self._origin.fork(
+                settings.load,
+                settings.startup_timeout_s,
+                self._worker_id,
+                [theirs.fileno(), stdout, stderr],
+            )
+        self._outputs = pipes.outputs
+        return self.child.pid
+
+    async def load(self) -> Loaded:
+        """Have it load the model. Raises LoadRefused, WorkerDied, TimeoutError."""
+        limit_s = self._settings.startup_timeout_s
+        if self.is_shared:
+            limit_s = min(limit_s, SHARED_START_S)
+        reply = await self.connection.exchange(self._settings.load, limit_s)
+        if not isinstance(reply, Loaded):
+            raise WorkerDied("it answered a load with something else")
+        if reply.status != 200:
+            raise LoadRefused(reply.message, 507 if reply.status == 507 else 500)
+        return reply
+
+    async def end(self, is_leaving: bool) -> None:
+        """Let go of the process, and kill it; one that leaves may end by itself first."""
+        self.connection.close()
+        child, self.child = self.child, None
+        if child is not None:
+            if is_leaving or child.exited.done():
+                await asyncio.wait([child.exited], timeout=EXIT_GRACE_S)
+            child.kill()
+            await child.exited
+        for output in self._outputs:
+            output.close()
+        self._outputs = []
