@@ -124,6 +124,23 @@ def test_metric_keeps_its_first_kind_and_labels() -> None:
     assert len(lines(metrics, "Work")) == 3
 
 
+def test_a_series_seen_before_goes_on_as_it_began() -> None:
+    metrics = Metrics("host")
+    again = sample("C", kind="counter", value=2.0)
+    metrics.worker_metrics([again, again, again])
+    metrics.worker_metrics([sample("C", kind="counter", value=float("inf")), sample("C")])
+    assert lines(metrics, "C")[2:] == ['C{Level="Model",Hostname="host",} 6.0']
+
+
+def test_other_spellings_of_a_series_take_no_memory() -> None:
+    metrics = Metrics("host")
+    for n in range(10):
+        long_value = "x" * module.MAX_LABEL_CHARACTERS + str(n)
+        metrics.worker_metrics([sample("C", kind="counter", dimensions={"a": long_value})])
+    assert lines(metrics, "C")[2].endswith(" 10.0")
+    assert len(metrics._known_series) == 0
+
+
 def test_worker_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WORKER_FAMILIES", 10)
     monkeypatch.setattr(module, "MAX_WORKER_SERIES", 20)
@@ -133,6 +150,7 @@ def test_worker_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {line.partition("{")[0] for line in lines(metrics) if "{" in line}
     assert len(names) == 10
     assert sum("{" in line for line in lines(metrics)) == 20
+    assert len(metrics._known_series) <= 20
     assert MAX_WORKER_SERIES > 20
 
 

@@ -37,6 +37,23 @@ def test_an_access_line_in_torchserves_pattern(stream: io.StringIO) -> None:
     assert re.fullmatch(pattern, stream.getvalue())
 
 
+def test_many_access_lines_come_out_whole_and_in_order(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        for number in range(1000):
+            logging.getLogger("torchkeep.access").info("%d end", number)
+    numbers = [line.split(" - ")[1] for line in stream.getvalue().splitlines()]
+    assert numbers == [f"{number} end" for number in range(1000)]
+
+
+def test_what_is_not_an_access_line_is_read_as_it_was_written(stream: io.StringIO) -> None:
+    words = ["before"]
+    with configure_logging(stream):
+        logging.getLogger("torchkeep.access").info("first")
+        logging.getLogger("torchkeep.x").warning("%s", words)
+        words.append("after")
+    assert stream.getvalue().endswith("torchkeep.x - ['before']\n")
+
+
 def test_a_path_cannot_write_lines_or_move_the_cursor(stream: io.StringIO) -> None:
     with configure_logging(stream):
         logging.getLogger("torchkeep.access").info("/a\r\nb\x1b[2J\x9b\u2028\udcff end")
