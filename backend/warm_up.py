@@ -41,7 +41,7 @@ def warm_up(load: Load, context: "Context", predict: Callable[[RequestInput], Pr
     else:
         line = optimize(model, sample, load.engine, load.dtype).line
     print(f"engine: {line}", flush=True)  # noqa: T201 - goes to the model log
-    if request is not None:
+    if sample is not None and request is not None:
         _repeat(predict, request, REPEATS)
     elif sample is not None:
         _call(model, sample)
@@ -71,9 +71,11 @@ def _sample(
         recorder = Recorder(model)
         recorder.install()
         try:
-            _repeat(predict, request, 1)
+            is_answered = _repeat(predict, request, 1)
         finally:
             recorder.remove()
+        if not is_answered:
+            return None, "the warm-up request failed"
         return recorder.sample, "" if recorder.sample else f"at the warm-up, {recorder.reason}"
     if load.warm_up_inputs:
         return sample_of_shapes([(one.shape, one.dtype) for one in load.warm_up_inputs]), ""
@@ -96,18 +98,19 @@ def _request(load: Load) -> RequestInput:
 
 def _repeat(
     predict: Callable[[RequestInput], Predictions], request: RequestInput, times: int
-) -> None:
-    """Send the request through the handler, until it fails."""
+) -> bool:
+    """Send the request through the handler; False as soon as it fails."""
     for _ in range(times):
         try:
             reply = predict(request)
         except Exception as error:
             traceback.print_exception(error)
             log.warning("the warm-up request failed: %s", type(error).__name__)
-            return
+            return False
         if reply.status != 200:
             log.warning("the warm-up request failed: %d %s", reply.status, reply.message)
-            return
+            return False
+    return True
 
 
 def _call(model: Any, sample: "Sample") -> None:

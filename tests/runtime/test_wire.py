@@ -13,6 +13,7 @@ from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import (
     Body,
     InputParameter,
+    InputShape,
     Load,
     Loaded,
     Message,
@@ -59,12 +60,17 @@ def predict(*bodies: bytes) -> Predict:
     )
 
 
-LOAD = Load("m", "1.0", "/models/m", "h.py:f", "", 4, True, False, {"A": "b"})
+LOAD = Load(
+    *("m", "1.0", "/models/m", "h.py:f", "", 4, True, False, {"A": "b"}),
+    *("ipex", "bfloat16", [InputShape([1, 8], "int64")], "kitten.jpg"),
+)
 METRIC = Metric("HandlerTime", 1.5, "ms", "gauge", {"Level": "Model"}, "r1")
 REPLY = Predictions(200, "ok", [Prediction("r1", b"answer", 418, "tea", {"k": "v"})], [METRIC])
 
 
-@pytest.mark.parametrize("message", [LOAD, Loaded(507, "full"), REPLY, predict(b"x"), Predict([])])
+@pytest.mark.parametrize(
+    "message", [LOAD, Loaded(507, "full", "ipex"), REPLY, predict(b"x"), Predict([])]
+)
 def test_every_message_crosses_unchanged(message: Message) -> None:
     frontend, worker = pair()
     assert feed(worker, joined(frontend.seal(message))) == [message]
