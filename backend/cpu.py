@@ -113,7 +113,7 @@ def import_ipex() -> str:
     given = os.environ.get(threads)
     os.environ[threads] = "1"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_stderr():
             warnings.simplefilter("ignore")
             importlib.import_module(IPEX)
     except Exception as error:
@@ -133,7 +133,10 @@ def available_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text(encoding="ascii"))
-        free = min(free, limit - int((group / "memory.current").read_text(encoding="ascii")))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        usage = dict(line.split() for line in (group / "memory.stat").open(encoding="ascii"))
+        # Files that were read and may be dropped count as used there.
+        free = min(free, limit - used + int(usage.get("inactive_file", 0)))
     return free
 
 
@@ -185,6 +188,29 @@ def _check_model(model: Any) -> None:
         raise NotOptimized(
             f"no memory for a second copy: weights of {size >> 20} MB, {free >> 20} MB available"
         )
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what is written to standard error, and write it after all if the body raises.
+
+    IPEX's libraries write a dozen lines at each import, of kernels that they replace on purpose.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    held = os.memfd_create("stderr")
+    os.dup2(held, 2)
+    try:
+        yield
+    except BaseException:
+        os.lseek(held, 0, os.SEEK_SET)
+        os.write(stderr, os.read(held, 1 << 16))
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(held)
 
 
 def _weight_bytes(model: Any) -> int:
