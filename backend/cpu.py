@@ -7,6 +7,7 @@ against the model itself, answers and time, so the worst outcome is the model as
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.metadata
@@ -73,7 +74,7 @@ def optimize(
     except NotOptimized as reason:
         return Outcome("eager", f"eager: {reason}")
     finally:
-        gc.collect()  # the copies that IPEX and tracing leave behind hold weights
+        _return_memory()
     guard.install()
     return Outcome(line.partition(",")[0], line)
 
@@ -188,6 +189,13 @@ def _check_model(model: Any) -> None:
         raise NotOptimized(
             f"no memory for a second copy: weights of {size >> 20} MB, {free >> 20} MB available"
         )
+
+
+def _return_memory() -> None:
+    """What IPEX and tracing leave behind holds weights, and glibc keeps what was freed."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

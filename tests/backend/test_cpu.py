@@ -314,6 +314,18 @@ def test_answers_can_be_used_outside_inference_mode() -> None:
     answer.add_(1)
 
 
+def test_torchscript_works_on_as_before() -> None:
+    before = torch.jit.script(Scripted().eval())
+    expected = before(X)
+    assert run(Mlp().eval(), X).engine == "torch"
+    assert torch.equal(before(X), expected)
+    assert torch.equal(before.twice(X), expected * 2)
+    after = torch.jit.script(Scripted().eval())
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after(X), expected)
+    assert torch.equal(torch.jit.freeze(before.eval())(X), expected)
+
+
 def test_gradients_come_from_the_model_itself() -> None:
     model = Mlp().eval()
     run(model, X)
