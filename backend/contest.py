@@ -8,7 +8,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +21,10 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
 MIN_GAIN = 0.97  # of the model's own time: for less than 3 % nothing is exchanged
 WARM_CALLS = 4  # TorchScript compiles in its second call, IPEX packs weights there
 TIMED_ROUNDS = (3, 25)  # at least and at most
-TIMING_S = 1.0  # enough rounds once this is spent
-MAX_CALL_S = 5.0  # of one call of the model: checking a slower one could outlast the load
+TIMING_S = 0.6  # enough rounds once this is spent
+# Of one call of the model: checking takes some 15 calls of the model and of each form.
+SLOW_CALL_S = 0.5  # the first form that answers alike is the last to compete
+MAX_CALL_S = 3.0  # none competes, as that could outlast the time to load
 
 
 class Contest:
@@ -72,27 +73,32 @@ class Contest:
         return Answer.of(output), time.perf_counter() - started
 
     def winner(self, candidates: Sequence[Candidate]) -> tuple[Guard, str]:
-        """A guard around the fastest form, and a line about it; raises NotOptimized."""
+        """A guard around the first form that beats the model, and a line about it.
+
+        Raises NotOptimized when none does.
+        """
         reasons: list[str] = []
-        contenders: list[_Contender] = []
         for candidate in candidates:
             try:
-                contenders.append(self._checked(candidate.build()))
+                form, guard, difference = self._checked(candidate.build())
             except NotOptimized as reason:
                 reasons.append(f"{candidate.name}: {reason}")
+                continue
             except Exception as error:
                 reasons.append(f"{candidate.name}: {_last_line(error)}")
-        model_s = self._time(contenders)
-        for one in sorted(contenders, key=lambda one: one.least_s):
-            line = f"{one.form.name}, {_ms(one.least_s)} against {_ms(model_s)} eager"
-            if one.least_s < MIN_GAIN * model_s:
-                tolerance = f"tolerance {TOLERANCES[one.form.dtype]:.0e}"
-                return one.guard, f"{line}, differs by {one.difference:.0e} ({tolerance})"
+                continue
+            model_s, form_s = self._times(guard)
+            line = f"{form.name}, {_ms(form_s)} against {_ms(model_s)} eager"
+            if form_s < MIN_GAIN * model_s:
+                tolerance = f"tolerance {TOLERANCES[form.dtype]:.0e}"
+                return guard, f"{line}, differs by {difference:.0e} ({tolerance})"
             reasons.append(f"{line}: no gain")
+            if self.model_s > SLOW_CALL_S:
+                break
         raise NotOptimized("; ".join(reasons))
 
-    def _checked(self, form: Form) -> "_Contender":
-        """The form, if it answers as the model does."""
+    def _checked(self, form: Form) -> tuple[Form, Guard, float]:
+        """The form if it answers as the model does, a guard around it, its largest difference."""
         tolerance = TOLERANCES[form.dtype]
         answers = [self._run_form(form, self._sample) for _ in range(WARM_CALLS)]
         difference = max(self.call.answer.difference(answer) for answer in answers)
@@ -103,30 +109,31 @@ class Contest:
             raise NotOptimized("its answer would be a constant")
         free = []
         for dimension, other in self._others.items():
+            if dimension not in form.free:
+                continue
             with contextlib.suppress(Exception):
                 found = other.answer.difference(self._run_form(form, other.sample))
                 if found <= tolerance:
                     difference = max(difference, found)
                     free.append(dimension)
         contract = Contract.of(self._sample, tuple(free))
-        return _Contender(form, Guard(self.model, form.run, contract), difference)
+        return form, Guard(self.model, form.run, contract), difference
 
     def _run_form(self, form: Form, sample: Sample) -> Answer:
         given = sample.copied()
         with torch.inference_mode():
             return Answer.of(form.run(given.args, given.kwargs, given.flatten()[1]))
 
-    def _time(self, contenders: "list[_Contender]") -> float:
-        """Set the least time of each, in alternating rounds as machines are noisy; the model's."""
-        model_s = math.inf
+    def _times(self, guard: Guard) -> tuple[float, float]:
+        """The least time of the model and of the guard, in alternating rounds."""
+        model_s = form_s = math.inf
         end = time.perf_counter() + TIMING_S
-        for number in range(TIMED_ROUNDS[1] if contenders else 0):
+        for number in range(TIMED_ROUNDS[1]):
             model_s = min(model_s, self._timed(self._forward))
-            for one in contenders:
-                one.least_s = min(one.least_s, self._timed(one.guard))
+            form_s = min(form_s, self._timed(guard))
             if number + 1 >= TIMED_ROUNDS[0] and time.perf_counter() > end:
                 break
-        return model_s
+        return model_s, form_s
 
     def _timed(self, forward: Callable[..., Any]) -> float:
         given = self._sample.copied()
@@ -134,14 +141,6 @@ class Contest:
             started = time.perf_counter()
             forward(*given.args, **given.kwargs)
             return time.perf_counter() - started
-
-
-@dataclass
-class _Contender:
-    form: Form
-    guard: Guard
-    difference: float
-    least_s: float = math.inf
 
 
 def _ms(duration_s: float) -> str:

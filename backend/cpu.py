@@ -7,6 +7,7 @@ against the model itself, answers and time, so the worst outcome is the model as
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import importlib.metadata
@@ -75,7 +76,7 @@ def optimize(
     except NotOptimized as reason:
         return Outcome("eager", f"eager: {reason}")
     finally:
-        gc.collect()  # the copies that IPEX and tracing leave behind hold weights
+        _return_memory()
     guard.install()
     return Outcome(line.partition(",")[0], line)
 
@@ -140,7 +141,10 @@ def available_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text(encoding="ascii"))
-        free = min(free, limit - int((group / "memory.current").read_text(encoding="ascii")))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        usage = dict(line.split() for line in (group / "memory.stat").open(encoding="ascii"))
+        # Files that were read and may be dropped count as used there.
+        free = min(free, limit - used + int(usage.get("inactive_file", 0)))
     return free
 
 
@@ -192,6 +196,13 @@ def _check_model(model: Any) -> None:
         raise NotOptimized(
             f"no memory for a second copy: weights of {size >> 20} MB, {free >> 20} MB available"
         )
+
+
+def _return_memory() -> None:
+    """What IPEX and tracing leave behind holds weights, and glibc keeps what was freed."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _weight_bytes(model: Any) -> int:

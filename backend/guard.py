@@ -158,7 +158,7 @@ class ModelState:
         self._settings = [
             (name, value)
             for name, value in model.__dict__.items()
-            if type(value) in (bool, int, float, str) and not name.startswith("_")
+            if type(value) in (bool, int, float, str, type(None)) and not name.startswith("_")
         ]
         self._last_handle = RemovableHandle.next_id
         self._is_hooked = False
@@ -169,7 +169,8 @@ class ModelState:
                 return False
         values = self._model.__dict__
         for name, value in self._settings:
-            if values.get(name) != value:
+            now = values.get(name)
+            if type(now) is not type(value) or now != value:
                 return False
         # Each hook that anyone registers takes a number: no new number, no new hook.
         if RemovableHandle.next_id != self._last_handle or self._is_hooked:

@@ -8,7 +8,6 @@ import resource
 import secrets
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
@@ -115,19 +114,25 @@ def redirect_stdio(stdout: int, stderr: int) -> None:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep back what native code writes to descriptor 2; shown only if the block raises."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(saved, kept.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+    """Hold back what is written to standard error, and write it after all if the body raises.
+
+    IPEX's libraries write a dozen lines at each import, of kernels that they replace on purpose.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    held = os.memfd_create("stderr")
+    os.dup2(held, 2)
+    try:
+        yield
+    except BaseException:
+        os.lseek(held, 0, os.SEEK_SET)
+        os.write(stderr, os.read(held, 1 << 16))
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(held)
 
 
 def reset_signals() -> None:

@@ -33,7 +33,7 @@ class WarmUp:
     engine: str = ""  # what runs the model; empty where that is not ours to choose
     # Runs the model so many times as a request would: a fork of this process proves itself
     # by it before it serves.
-    run: Callable[[int], None] = lambda times: None
+    run: Callable[[int], object] = lambda times: None
 
 
 def warm_up(
@@ -56,7 +56,7 @@ def warm_up(
     else:
         line = optimize(model, sample, load.engine, load.dtype).line
     print(f"engine: {line}", flush=True)  # noqa: T201 - goes to the model log
-    if request is not None:
+    if sample is not None and request is not None:
         done = WarmUp(line, partial(_repeat, predict, request))
     elif sample is not None:
         done = WarmUp(line, partial(_call, model, sample))
@@ -89,9 +89,11 @@ def _sample(
         recorder = Recorder(model)
         recorder.install()
         try:
-            _repeat(predict, request, 1)
+            is_answered = _repeat(predict, request, 1)
         finally:
             recorder.remove()
+        if not is_answered:
+            return None, "the warm-up request failed"
         return recorder.sample, "" if recorder.sample else f"at the warm-up, {recorder.reason}"
     if load.warm_up_inputs:
         return sample_of_shapes([(one.shape, one.dtype) for one in load.warm_up_inputs]), ""
@@ -114,18 +116,19 @@ def _request(load: Load) -> RequestInput:
 
 def _repeat(
     predict: Callable[[RequestInput], Predictions], request: RequestInput, times: int
-) -> None:
-    """Send the request through the handler, until it fails."""
+) -> bool:
+    """Send the request through the handler; False as soon as it fails."""
     for _ in range(times):
         try:
             reply = predict(request)
         except Exception as error:
             traceback.print_exception(error)
             log.warning("the warm-up request failed: %s", type(error).__name__)
-            return
+            return False
         if reply.status != 200:
             log.warning("the warm-up request failed: %d %s", reply.status, reply.message)
-            return
+            return False
+    return True
 
 
 def _call(model: Any, sample: "Sample", times: int) -> None:

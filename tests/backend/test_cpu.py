@@ -97,6 +97,33 @@ def test_the_length_of_texts_may_vary() -> None:
     torch.testing.assert_close(answer, guard.original(longer, mask=longer % 2))
 
 
+class ByLength(Tokens):
+    def forward(self, ids: Any, mask: Any = None) -> Any:
+        if ids.shape[1] > 4 and len(ids) < 100:
+            return {"logits": self.words(ids).mean(1)}
+        return {"logits": self.words(ids).sum(1)}
+
+
+def test_a_decision_by_length_holds_for_that_length() -> None:
+    model, ids = ByLength().eval(), torch.ones(1, 10, dtype=torch.int64)
+    assert run(model, ids).engine == "torch"
+    assert is_used(model, ids.repeat(3, 1))
+    assert not is_used(model, ids[:, :9])
+    assert torch.equal(model(ids[:, :3])["logits"], model.words(ids[:, :3]).sum(1))
+
+
+class ByBatch(Mlp):
+    def forward(self, x: Any) -> Any:
+        return self.layers(x) if x.size(0) == 1 else -self.layers(x)
+
+
+def test_a_decision_by_batch_size_holds_for_that_size() -> None:
+    model = ByBatch().eval()
+    assert run(model, X).engine == "torch"
+    assert is_used(model, X)
+    assert not is_used(model, X.repeat(2, 1))
+
+
 class Branching(Mlp):
     def forward(self, x: Any) -> Any:
         return self.layers(x) if x.sum() > 0 else -self.layers(x)
@@ -286,6 +313,18 @@ def test_answers_can_be_used_outside_inference_mode() -> None:
     answer.add_(1)
 
 
+def test_torchscript_works_on_as_before() -> None:
+    before = torch.jit.script(Scripted().eval())
+    expected = before(X)
+    assert run(Mlp().eval(), X).engine == "torch"
+    assert torch.equal(before(X), expected)
+    assert torch.equal(before.twice(X), expected * 2)
+    after = torch.jit.script(Scripted().eval())
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after(X), expected)
+    assert torch.equal(torch.jit.freeze(before.eval())(X), expected)
+
+
 def test_gradients_come_from_the_model_itself() -> None:
     model = Mlp().eval()
     run(model, X)
@@ -408,3 +447,10 @@ def test_bfloat16_answers_in_the_models_own_dtype() -> None:
     answer = model(X)
     assert answer.dtype == torch.float32
     torch.testing.assert_close(answer, expected, atol=2e-2, rtol=0)
+
+
+def test_a_slow_model_is_checked_against_one_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "MIN_GAIN", 0.0)
+    assert run(Mlp().eval(), X).line.count("no gain") == 2
+    monkeypatch.setattr(contest, "SLOW_CALL_S", 0.0)
+    assert run(Mlp().eval(), X).line.count("no gain") == 1

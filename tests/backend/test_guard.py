@@ -156,10 +156,11 @@ def _step(model: Any) -> None:
         lambda model: model.double(),
         lambda model: model.train(),
         lambda model: setattr(model, "scale", 3.0),
+        lambda model: setattr(model, "scale", torch.tensor([2.0, 2.0, 2.0])),
         lambda model: model.inner.register_forward_hook(lambda *_: None),
         lambda model: model.inner.register_forward_pre_hook(lambda *_: None),
     ],
-    ids=["state dict", "weights", "dtype", "training", "setting", "hook", "pre-hook"],
+    ids=["state dict", "weights", "dtype", "training", "setting", "tensor", "hook", "pre-hook"],
 )
 def test_a_changed_model_runs_itself(change: Any) -> None:
     model = guarded(Net().eval(), X)

@@ -1,7 +1,7 @@
 """What a worker does before it is ready: requests and shapes, and what may go wrong with them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def _any_form_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def load(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Loader]:
+def load(tmp_path: Path, request: pytest.FixtureRequest) -> Loader:
     """Loads an eager model with a handler of this source, as a worker does."""
     name = f"rows_{abs(hash(request.node.name))}"
 
@@ -156,7 +156,7 @@ def test_a_handler_that_raises_on_the_warm_up_serves_the_next(
 ) -> None:
     service = load(RAISING, warm_up_file="row.json")
     assert "the warm-up request failed: 503 Prediction failed" in caplog.text
-    assert service.engine == "eager: at the warm-up, the model was not called"
+    assert service.engine == "eager: the warm-up request failed"
     assert ask(service)[0] == 200
 
 

@@ -112,6 +112,23 @@ def test_numbers_are_clamped() -> None:
         ("parallelType", "xx", "parallel_type", ""),
         ("useJobTicket", "1", "use_job_ticket", False),
         ("torchrun", "3", "torchrun", None),
+        ("engine", "ipex", "engine", ""),
+        ("engine", "[ipex]", "engine", ""),
+        ("warmup", "1", "warm_up_inputs", []),
+        ("warmup", "[]", "warm_up_inputs", []),
+        ("warmup", "{}", "warm_up_inputs", []),
+        ("warmup", "{shape: 3}", "warm_up_inputs", []),
+        ("warmup", "{shape: []}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1, 0]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1, true]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1, 2.0]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1, 1, 1, 1, 1, 1, 1, 1, 1]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [134217729]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1], dtype: complex64}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1], dtype: [float32]}", "warm_up_inputs", []),
+        ("warmup", "{shape: [1], size: 2}", "warm_up_inputs", []),
+        ("warmup", "[{shape: [1]}, 3]", "warm_up_inputs", []),
+        ("warmup", "{file: row.json}", "warm_up_file", ""),
     ],
 )
 def test_a_wrong_value_is_warned_about_and_ignored(
@@ -121,6 +138,66 @@ def test_a_wrong_value_is_warned_about_and_ignored(
     assert getattr(config, field) == default
     (warning,) = config.warnings
     assert warning.startswith(f"model-config.yaml: {key} is ignored: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        ("{shape: [1, 3, 224, 224]}", [([1, 3, 224, 224], "float32")]),
+        ("{shape: [134217728], dtype: uint8}", [([134217728], "uint8")]),
+        (
+            "[{shape: [1, 8], dtype: int64}, {shape: [1], dtype: bool}]",
+            [([1, 8], "int64"), ([1], "bool")],
+        ),
+    ],
+)
+def test_a_warm_up_may_be_shapes(text: str, inputs: list[tuple[list[int], str]]) -> None:
+    config = parse(f"warmup: {text}")
+    assert config.warnings == []
+    assert config.warm_up_inputs == inputs
+
+
+@pytest.mark.parametrize(
+    ("file", "is_taken"),
+    [
+        ("row.json", True),
+        ("sub/row.json", True),
+        ("./sub/../row.json", True),
+        ("none.json", False),
+        ("sub", False),
+        ("../outside.json", False),
+        ("outward.json", False),
+        ("/etc/hostname", False),
+        ('"a\\0b"', False),
+        ("3", False),
+        ("[row.json]", False),
+    ],
+)
+def test_a_warm_up_file_is_one_of_the_archive(tmp_path: Path, file: str, is_taken: bool) -> None:
+    model_dir = tmp_path / "model"
+    (model_dir / "sub").mkdir(parents=True)
+    (tmp_path / "outside.json").write_text("1")
+    for path in (model_dir / "row.json", model_dir / "sub/row.json"):
+        path.write_text("1")
+    (model_dir / "outward.json").symlink_to(tmp_path / "outside.json")
+    (model_dir / "model-config.yaml").write_text(f"warmup: {{file: {file}}}")
+    config = read_model_config(model_dir / "model-config.yaml")
+    assert config.warm_up_file == (file if is_taken else "")
+    assert [w.split(": ")[:2] for w in config.warnings] == (
+        [] if is_taken else [["model-config.yaml", "warmup is ignored"]]
+    )
+
+
+def test_the_engine_of_a_model() -> None:
+    config = parse("engine: {name: Torch, dtype: bfloat16}")
+    assert (config.engine, config.dtype, config.warnings) == ("torch", "bfloat16", [])
+    config = parse("engine: {name: cuda, dtype: float16, threads: 4}")
+    assert (config.engine, config.dtype) == ("", "")
+    assert [warning.split(" is ignored")[0] for warning in config.warnings] == [
+        "model-config.yaml: engine: name",
+        "model-config.yaml: engine: dtype",
+        "model-config.yaml: engine: threads",
+    ]
 
 
 def test_parallel_level_counts_only_with_a_parallel_type() -> None:

@@ -77,6 +77,17 @@ def test_defaults_without_any_file(tmp_path: Path) -> None:
     assert config.warnings == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "value"), [((), None), (("ipex_enable=true",), True), (("ipex_enable=false",), False)]
+)
+def test_ipex_may_be_on_off_or_our_choice(
+    files: Files, lines: tuple[str, ...], value: bool | None
+) -> None:
+    config = files.load(*lines)
+    assert config.ipex_enable is value
+    assert config.no_effect == []
+
+
 def test_no_two_configurations_share_a_list() -> None:
     assert Config().allowed_urls is not Config().allowed_urls
 

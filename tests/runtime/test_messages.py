@@ -18,6 +18,8 @@ from torchkeep.runtime.messages import (
     unpack_metadata,
 )
 
+LOAD = ["load", "m", "1.0", "/d", "h.py", "", 1, True, True, {}]
+
 
 @pytest.mark.parametrize(
     "packed",
@@ -25,8 +27,9 @@ from torchkeep.runtime.messages import (
         ["nonsense", []],
         [7, []],
         ["loaded", 200, []],
-        ["loaded", "200", "text", []],
-        ["loaded", True, "text", []],
+        ["loaded", 200, "text", []],
+        ["loaded", "200", "text", "", []],
+        ["loaded", True, "text", "", []],
         ["predict", {}, []],
         ["predict", [["id", {}]], []],
         ["predict", [["id", {"k": 1}, []]], []],
@@ -43,7 +46,12 @@ from torchkeep.runtime.messages import (
         ["chunk", 200, "", [["id", "200", "", {}]], []],
         ["chunk", 200, "", [[]] * (MAX_ITEMS + 1), []],
         ["predict", [[]] * (MAX_ITEMS + 1), []],
+        ["loaded", 200, "text", 7, []],
         ["load", "m", []],
+        [*LOAD, 1, "auto", "float32", [], []],
+        [*LOAD, 1, "auto", "float32", [[[1], "int64"]], 7, []],
+        [*LOAD, 1, "auto", "float32", [[["1"], "int64"]], "", []],
+        [*LOAD, 1, "auto", "float32", [[[1]]], "", []],
     ],
 )
 def test_a_message_of_the_wrong_shape_is_refused(packed: list[Any]) -> None:
@@ -53,7 +61,7 @@ def test_a_message_of_the_wrong_shape_is_refused(packed: list[Any]) -> None:
 
 def test_bodies_left_over_are_refused() -> None:
     with pytest.raises(MessageError):
-        unpack(["loaded", 200, "ok", [1]], [b"x"])
+        unpack(["loaded", 200, "ok", "", [1]], [b"x"])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ json_like = st.recursive(
 
 @given(
     st.sampled_from(["predict", "chunk", "predictions", "load", "loaded"]),
-    st.lists(json_like, max_size=10),
+    st.lists(json_like, max_size=15),
 )
 @settings(max_examples=300, deadline=None)
 def test_fuzzed_messages_raise_nothing_but_message_errors(kind: str, fields: list[Any]) -> None:

@@ -14,6 +14,7 @@ from torchkeep.runtime.messages import (
     Body,
     Chunk,
     InputParameter,
+    InputShape,
     Load,
     Loaded,
     Message,
@@ -60,7 +61,10 @@ def predict(*bodies: bytes) -> Predict:
     )
 
 
-LOAD = Load("m", "1.0", "/models/m", "h.py:f", "", 4, True, False, {"A": "b"})
+LOAD = Load(
+    *("m", "1.0", "/models/m", "h.py:f", "", 4, True, False, {"A": "b"}),
+    *("ipex", "bfloat16", [InputShape([1, 8], "int64")], "kitten.jpg"),
+)
 METRIC = Metric("HandlerTime", 1.5, "ms", "gauge", {"Level": "Model"}, "r1")
 REPLY = Predictions(200, "ok", [Prediction("r1", b"answer", 418, "tea", {"k": "v"})], [METRIC])
 
@@ -69,7 +73,7 @@ CHUNK = Chunk(200, "more", [Prediction("r1", b"piece", 201, "", {"k": "v"}), Pre
 
 
 @pytest.mark.parametrize(
-    "message", [LOAD, Loaded(507, "full"), REPLY, CHUNK, predict(b"x"), Predict([])]
+    "message", [LOAD, Loaded(507, "full", 2, "ipex"), REPLY, CHUNK, predict(b"x"), Predict([])]
 )
 def test_every_message_crosses_unchanged(message: Message) -> None:
     frontend, worker = pair()

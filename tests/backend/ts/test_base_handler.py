@@ -1,5 +1,6 @@
 """What the base handler loads, what it refuses, and what it does with a batch."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_the_model_is_compiled_where_configured(
     handler = BaseHandler()
     handler.initialize(eager)
     assert hasattr(handler.model, "_orig_mod") is is_compiled
+
+
+def test_the_context_knows_the_handler_and_its_copies_do_too(eager: Context) -> None:
+    handler = BaseHandler()
+    handler.initialize(eager)
+    assert eager.base_handler is not None
+    assert eager.base_handler() is handler
+    assert handler._loaded_model is handler.model
+    # A copy of the context must not copy the model.
+    assert copy.deepcopy(eager).base_handler() is handler
+
+
+def test_a_model_that_a_subclass_loads_is_not_known(eager: Context) -> None:
+    class Own(BaseHandler):
+        def _load_pickled_model(self, *_: Any) -> Any:
+            return Doubler()
+
+    handler = Own()
+    handler.initialize(eager)
+    assert handler._loaded_model is None
 
 
 def test_handler_time_is_recorded(eager: Context) -> None:

@@ -104,6 +104,21 @@ def test_without_captum_an_explanation_says_what_to_install(
     assert raised.value.error_code == 503
 
 
+def test_the_sample_is_what_preprocess_makes_of_an_image(handler: ImageClassifier) -> None:
+    sample = handler._sample_input()
+    usual = handler.preprocess([{"body": png()}])
+    assert (sample.shape, sample.dtype) == (usual.shape, usual.dtype)
+    assert torch.equal(sample, handler._sample_input())
+
+
+def test_a_subclass_that_prepares_otherwise_has_no_sample() -> None:
+    class Other(ImageClassifier):
+        def preprocess(self, data: Any) -> Any:
+            return data
+
+    assert Other()._sample_input() is None
+
+
 def test_explanations_are_captums_integrated_gradients(
     handler: ImageClassifier, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

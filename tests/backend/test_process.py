@@ -1,0 +1,45 @@
+"""What a forked process does to itself."""
+
+import os
+import sys
+
+import pytest
+
+from torchkeep.backend import process
+
+
+def _fail_noisily() -> None:
+    with process.quiet_stderr():
+        os.write(2, b"why\n")
+        raise ValueError("x")
+
+
+def test_stderr_is_held_back_unless_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with process.quiet_stderr():
+        os.write(2, b"noise\n")
+    with pytest.raises(ValueError, match="x"):
+        _fail_noisily()
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "why\nafter\n"
+
+
+def test_threads_are_the_plans_unless_the_environment_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        process.set_threads(3)
+        assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (3, "3")
+        assert process.compute_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        process.set_threads(3)
+        assert (torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]) == (2, "2")
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_process_without_torch_computes_with_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert process.compute_threads() == 0
