@@ -54,9 +54,7 @@ class Candidate:
 def candidates(model: Any, call: Call, engine: str, dtype: str) -> list[Candidate]:
     """What `engine` (ipex or torch) can make of the model, what gains most first."""
     if isinstance(model, torch.jit.ScriptModule):
-        # `ipex.optimize` makes a ScriptModule 2.4 times slower; freezing one is enough for
-        # the passes that IPEX brings.
-        return [Candidate(f"{engine}, frozen", lambda: frozen(model, engine))]
+        return _script_candidates(model, engine)
     found = []
     for precision in dict.fromkeys((dtype, "float32")):
         if engine == "ipex":
@@ -66,6 +64,19 @@ def candidates(model: Any, call: Call, engine: str, dtype: str) -> list[Candidat
             found.append(_candidate(_for_inference, "torch", "float32", model, call))
         found.append(_candidate(_torch_form, "torch", precision, model, call))
     return found
+
+
+def _script_candidates(model: Any, engine: str) -> list[Candidate]:
+    # `ipex.optimize` makes a ScriptModule 2.4 times slower; freezing one is enough for the
+    # passes that IPEX brings, and those prefer convolutions with the channels last.
+    plain = Candidate(f"{engine}, frozen", lambda: frozen(model, engine))
+    if all(weight.ndim < 4 for weight in model.parameters()):
+        return [plain]
+    if IPEX in sys.modules:
+        name = f"{engine}, frozen with channels last"
+        return [Candidate(name, lambda: _frozen_channels_last(model, name)), plain]
+    name = "torch, frozen and laid out for oneDNN"
+    return [Candidate(name, lambda: _script_for_inference(model, name)), plain]
 
 
 def candidates_without_sample(model: Any, engine: str) -> list[Candidate]:
@@ -81,10 +92,24 @@ def candidates_without_sample(model: Any, engine: str) -> list[Candidate]:
 
 def frozen(model: Any, engine: str) -> Form:
     """A ScriptModule with its weights as constants."""
+    return Form(f"{engine}, frozen", "float32", _as_it_comes(_only_constants(model)))
+
+
+def _frozen_channels_last(model: Any, name: str) -> Form:
+    module = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return Form(name, "float32", _as_it_comes(_only_constants(module)))
+
+
+def _script_for_inference(model: Any, name: str) -> Form:
+    module = torch.jit.optimize_for_inference(_only_constants(model))
+    return Form(name, "float32", _as_it_comes(module))
+
+
+def _only_constants(model: Any) -> Any:
     module = torch.jit.freeze(model)
     if module.graph.findNode("prim::GetAttr") is not None:
         raise NotOptimized("its forward changes its own attributes")
-    return Form(f"{engine}, frozen", "float32", _as_it_comes(module))
+    return module
 
 
 def _candidate(
