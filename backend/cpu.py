@@ -64,13 +64,12 @@ def optimize(
         return Outcome("eager", "eager, as configured")
     try:
         _check_model(model)
-        is_script = isinstance(model, torch.jit.ScriptModule)
         with _undisturbed():
             if sample is None:
                 is_small = _weight_bytes(model) < IMPORT_WORTH_BYTES
-                return _try_at_first_call(model, usable_engine(engine, is_small, is_script))
+                return _try_at_first_call(model, usable_engine(engine, is_small))
             contest = Contest(model, sample)
-            engine = usable_engine(engine, contest.model_s < IMPORT_WORTH_S, is_script)
+            engine = usable_engine(engine, contest.model_s < IMPORT_WORTH_S)
             forms = candidates(model, contest.call, engine, usable_dtype(dtype))
             guard, line = contest.winner(forms)
     except NotOptimized as reason:
@@ -81,13 +80,9 @@ def optimize(
     return Outcome(line.partition(",")[0], line)
 
 
-def usable_engine(asked: str, is_quick: bool = False, is_script: bool = False) -> str:
-    """ipex or torch: what `asked` means in this process, for a model that is quick or is not.
-
-    A ScriptModule gains from IPEX no more than from torch's own oneDNN layout, and nothing at
-    all from `ipex.optimize`, which makes it 2.4 times slower.
-    """
-    if asked == "torch" or is_script:
+def usable_engine(asked: str, is_quick: bool = False) -> str:
+    """ipex or torch: what `asked` means in this process, for a model that is quick or is not."""
+    if asked == "torch":
         return "torch"
     if asked == "auto" and IPEX not in sys.modules and is_quick:
         return "torch"
@@ -121,7 +116,7 @@ def import_ipex() -> str:
     os.environ[threads] = "1"
     try:
         # It registers kernels that torch has, and torch warns about each import of it.
-        with quiet_stderr(), warnings.catch_warnings():
+        with quiet_stderr(), _own_logging(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(IPEX)
     except Exception as error:
@@ -132,6 +127,18 @@ def import_ipex() -> str:
         else:
             os.environ[threads] = given
     return ""
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """IPEX configures the root logger when it is imported; that is the handler's to do."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def available_bytes() -> int:

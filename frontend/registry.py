@@ -271,12 +271,12 @@ class ModelRegistry:
 
 
 def _may_gain_from_ipex(model_dir: ModelDir) -> bool:
-    """IPEX is for eager models, and small ones are not worth the seconds of its import."""
-    manifest = model_dir.manifest
-    if manifest.model_file is None or manifest.serialized_file is None:
+    """Whether there are weights that are worth the seconds of IPEX's import."""
+    name = model_dir.manifest.serialized_file
+    if name is None:
         return False
     try:
-        size = (model_dir.path / manifest.serialized_file).stat().st_size
+        size = (model_dir.path / name).stat().st_size
     except OSError:
         return False  # the load will fail, in its own words
     return size >= IPEX_WORTH_BYTES

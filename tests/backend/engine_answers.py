@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from torchkeep.backend import contest
 from torchkeep.backend.cpu import optimize
 from torchkeep.backend.guard import Guard
 from torchkeep.backend.sample import Answer, Sample
@@ -45,6 +46,7 @@ def answers(name: str, engine: str, dtype: str) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    contest.MIN_GAIN = float("inf")  # answers are the question here, and not time
     engine, dtype = sys.argv[1], (sys.argv[2:] or ["float32"])[0]
     found: dict[str, Any] = {name: answers(name, engine, dtype) for name in NETWORKS}
     print(json.dumps({"torch": torch.__version__, **found}))  # noqa: T201 - read by the test

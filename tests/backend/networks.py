@@ -23,7 +23,7 @@ class Block(nn.Module):  # type: ignore[misc]
                 nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
             )
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -44,7 +44,7 @@ class ResNet18(nn.Module):  # type: ignore[misc]
         self.blocks = nn.Sequential(*(Block(*width) for width in widths))
         self.classify = nn.Linear(512, 1000)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classify(self.blocks(self.stem(x)).mean((2, 3)))
 
 
@@ -106,6 +106,11 @@ def resnet18() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return ResNet18().eval(), (torch.randn(1, 3, 224, 224),), {}
 
 
+def resnet18_script() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    model, args, kwargs = resnet18()
+    return torch.jit.script(model), args, kwargs
+
+
 def bert() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     torch.manual_seed(4)
     model = BertClassifier().eval()
@@ -119,4 +124,9 @@ def digits() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return model.eval(), (torch.rand(1, 1, 8, 8),), {}
 
 
-NETWORKS = {"resnet18": resnet18, "bert": bert, "digits": digits}
+NETWORKS = {
+    "resnet18": resnet18,
+    "resnet18_script": resnet18_script,
+    "bert": bert,
+    "digits": digits,
+}

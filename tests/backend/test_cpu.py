@@ -454,3 +454,22 @@ def test_a_slow_model_is_checked_against_one_form(monkeypatch: pytest.MonkeyPatc
     assert run(Mlp().eval(), X).line.count("no gain") == 2
     monkeypatch.setattr(contest, "SLOW_CALL_S", 0.0)
     assert run(Mlp().eval(), X).line.count("no gain") == 1
+
+
+class Convolving(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.conv(x))
+
+
+def test_a_convolving_script_module_is_laid_out_and_stays_as_it_was() -> None:
+    model, image = torch.jit.script(Convolving()).eval(), torch.randn(1, 3, 9, 9)
+    expected = model(image)
+    stride = model.conv.weight.stride()
+    assert run(model, image).line.startswith("torch, frozen and laid out for oneDNN, ")
+    assert is_used(model, image.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(model(image), expected)
+    assert model.conv.weight.stride() == stride
