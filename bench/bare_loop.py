@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from torchkeep.runtime.allocator import find_allocator, with_allocator
+
 
 class BareLoopFailed(Exception):
     """One of the processes ended before it was told to."""
@@ -40,6 +42,8 @@ class BareLoop:
 def bare_loop(archive: Path, handler: str, payload: Path) -> Iterator[BareLoop]:
     """Start the processes; they are idle until asked, and end with the block."""
     processes: list[subprocess.Popen[str]] = []
+    # A worker's allocator too: with glibc's, every call maps its large tensors anew.
+    environment = with_allocator(os.environ, find_allocator()[1])
     with tempfile.TemporaryDirectory(prefix="bench-") as directory, ExitStack() as stack:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(directory)
@@ -49,6 +53,7 @@ def bare_loop(archive: Path, handler: str, payload: Path) -> Iterator[BareLoop]:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                env=environment,
                 text=True,
             )
             stack.enter_context(process)  # closes its input, which ends it, and waits
@@ -67,6 +72,8 @@ def _line(process: "subprocess.Popen[str]") -> str:
 
 
 def main(model_dir: str, handler: str, payload: str, core: str) -> None:
+    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what the handler, or the engine that runs its model, has to say
     os.sched_setaffinity(0, [int(core)])
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
@@ -92,13 +99,13 @@ def main(model_dir: str, handler: str, payload: str, core: str) -> None:
     instance: Any = getattr(Service.load(load)._entry_point, "__self__", None)
     for _ in range(3):
         instance.inference(instance.preprocess(rows))
-    print("ready", flush=True)  # noqa: T201
+    reports.write("ready\n")
     for line in sys.stdin:
         count, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < float(line):
             instance.inference(instance.preprocess(rows))
             count += 1
-        print(count / elapsed, flush=True)  # noqa: T201
+        reports.write(f"{count / elapsed}\n")
 
 
 if __name__ == "__main__":
