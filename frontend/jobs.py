@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
@@ -69,14 +69,17 @@ class Job:
 
 
 class JobQueue:
-    """A bounded FIFO. Workers pull from it, so a busy model pushes back by filling up."""
+    """A bounded FIFO. Workers pull from it, so a busy model pushes back by filling up.
+
+    A batch is handed over in the very call that completes it: the job of an idle worker is on
+    its way before its client's task goes on.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._jobs: deque[Job] = deque()
-        self._arrived = asyncio.Event()
-        # TorchServe: only one worker of a version assembles a batch at a time.
-        self._assembling = asyncio.Lock()
+        # TorchServe: only one worker of a version assembles a batch at a time, the first here.
+        self._pulls: deque[Pull] = deque()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -90,66 +93,104 @@ class JobQueue:
     def put(self, job: Job) -> None:
         """Append a job; the caller has looked at `is_full`."""
         self._jobs.append(job)
-        self._arrived.set()
-
-    def put_back(self, jobs: Iterable[Job]) -> None:
-        """Return jobs that were taken but never sent, to the head, in their order."""
-        self._jobs.extendleft(reversed(list(jobs)))
-        if self._jobs:
-            self._arrived.set()
+        self._feed()
 
     def drain(self) -> list[Job]:
         """Take everything out."""
         jobs, self._jobs = list(self._jobs), deque()
         return jobs
 
-    async def next_batch(self, size: int, delay_s: float) -> list[Job]:
-        """Wait for a first job, then up to `delay_s` seconds for more, `size` at most.
+    def pull(self, size: int, delay_s: float, take: Callable[[list[Job]], None]) -> "Pull":
+        """Ask for a batch: a first job, then for up to `delay_s` seconds more, `size` at most.
 
-        Empty where all clients left meanwhile. Cancelled while it waits, it leaves every job
-        in the queue.
+        `take` gets it, once, perhaps before this returns, and must not raise. Jobs whose
+        clients have left are not in it.
         """
-        async with self._assembling:
-            batch = [await self._first()]
-            deadline = monotonic() + delay_s
-            try:
-                while len(batch) < size:
-                    job = self._pop() or await self._before(deadline)
-                    if job is None:
-                        break
-                    batch.append(job)
-                    # TorchServe: the clock is read only after a job was taken, so that a
-                    # delay of zero or less makes batches of two.
-                    if monotonic() >= deadline:
-                        break
-            except asyncio.CancelledError:
-                self.put_back(batch)
-                raise
-            if size > 1:  # a client may have left while its batch was being assembled
-                batch = [job for job in batch if not job.is_over]
-            return batch
+        pull = Pull(self, size, delay_s, take)
+        self._pulls.append(pull)
+        self._feed()
+        return pull
 
-    async def _first(self) -> Job:
-        while (job := self._pop()) is None:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return job
+    def _feed(self) -> None:
+        while self._pulls and self._pulls[0].assemble(self._jobs):
+            self._pulls.popleft().hand_over()
 
-    async def _before(self, deadline: float) -> Job | None:
-        while (left := deadline - monotonic()) > 0:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return None
-            if (job := self._pop()) is not None:
-                return job
-        return None
+    def _give_back(self, pull: "Pull", jobs: Sequence[Job]) -> None:
+        self._pulls.remove(pull)
+        self._jobs.extendleft(reversed(jobs))
+        self._feed()
 
-    def _pop(self) -> Job | None:
-        while self._jobs:
-            job = self._jobs.popleft()
-            if not job.is_over:
-                return job
-        return None
+
+class Pull:
+    """A worker's wait for a batch."""
+
+    __slots__ = ("_batch", "_deadline", "_delay_s", "_queue", "_size", "_take", "_timer")
+
+    def __init__(
+        self, queue: JobQueue, size: int, delay_s: float, take: Callable[[list[Job]], None]
+    ) -> None:
+        self._queue = queue
+        self._size = size
+        self._delay_s = delay_s
+        self._take = take
+        self._batch: list[Job] = []
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Wait no more. What was assembled so far returns to the head of the queue, in order."""
+        self._stop_timer()
+        batch, self._batch = self._batch, []
+        self._queue._give_back(self, batch)
+
+    def assemble(self, jobs: deque[Job]) -> bool:
+        """Move jobs into the batch; whether it is complete."""
+        batch = self._batch
+        while len(batch) < self._size:
+            if not jobs:
+                return self._is_due()
+            job = jobs.popleft()
+            if job.is_over:
+                continue
+            batch.append(job)
+            if self._size == 1:
+                return True
+            if len(batch) == 1:
+                self._deadline = monotonic() + self._delay_s
+            # TorchServe: the clock is read only after a job was taken, so that a delay of
+            # zero or less makes batches of two.
+            elif monotonic() >= self._deadline:
+                break
+        return self._has_clients()
+
+    def hand_over(self) -> None:
+        self._stop_timer()
+        batch, self._batch = self._batch, []
+        self._take(batch)
+
+    def _is_due(self) -> bool:
+        """With nothing more to take: whether the batch goes as it is, or waits."""
+        if not self._batch:
+            return False
+        if monotonic() < self._deadline:
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._expire)
+            return False
+        return self._has_clients()
+
+    def _has_clients(self) -> bool:
+        """Leave out who has left meanwhile; where nobody is left, the wait begins anew."""
+        self._batch = [job for job in self._batch if not job.is_over]
+        if not self._batch:
+            self._stop_timer()
+        return bool(self._batch)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._deadline = 0.0  # the loop's clock may be a little ahead of ours
+        self._queue._feed()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

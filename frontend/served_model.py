@@ -152,6 +152,8 @@ class ServedModel:
     async def close(self, grace_s: float = UNREGISTER_GRACE_S) -> None:
         """Answer everybody, end the workers and remove the unpacked archive."""
         workers, self.workers = self.workers, []
+        for worker in workers:
+            worker.begin_stop()  # what it was about to take is queued again
         self._refuse_queued()
         for worker in workers:
             self._keep(worker.stop(grace_s, self._unavailable))

@@ -28,23 +28,26 @@ class LoadRefused(WorkerDied):
 
 
 class WorkerConnection(asyncio.BufferedProtocol):
-    """Sends one message at a time and waits for the reply that ends it.
+    """Sends one message at a time; its reply ends it, and chunks may come before the reply.
 
-    `on_chunk` is called for each chunk before the reply; WorkerDied from it ends the connection.
+    `on_message` gets both; WorkerDied from it ends the connection. `on_end` is called with
+    the reason when no reply will come any more: WorkerDied, or TimeoutError for one that takes
+    too long.
     """
 
     def __init__(
         self,
         worker_id: str,
         max_body_bytes: int,
-        on_lost: Callable[[], None],
-        on_chunk: Callable[[Chunk], None],
+        on_message: Callable[[Message], None],
+        on_end: Callable[[Exception], None],
     ) -> None:
         self._worker_id = worker_id
         self._max_body_bytes = max_body_bytes
-        self._on_lost = on_lost
-        self._on_chunk = on_chunk
-        self._reply: asyncio.Future[Message] | None = None
+        self._on_message = on_message
+        self._on_end = on_end
+        self._is_awaiting = False
+        self._reply: asyncio.Future[Message] | None = None  # of an `exchange`
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limit_s = 0.0  # between one message of the worker and the next
@@ -57,35 +60,42 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._wire = Wire("frontend", secret, self._worker_id, self._max_body_bytes)
         secret[:] = bytes(SECRET_BYTES)
         try:
-            loop = asyncio.get_running_loop()
-            await loop.create_unix_connection(lambda: self, sock=ours)
+            self._loop = asyncio.get_running_loop()
+            await self._loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
             theirs.close()
             raise
         return theirs
 
-    async def exchange(self, message: Message, limit_s: float) -> Message:
-        """The reply to `message`.
+    def post(self, message: Message, limit_s: float) -> None:
+        """Send a message; each message of the worker restarts the clock.
 
-        Raises WorkerDied where there will be none, TimeoutError where it takes too long; each
-        piece of a stream restarts the clock.
+        Raises WorkerLeft when the connection has ended.
         """
         if self._transport is None or self._transport.is_closing():
             raise WorkerLeft("the connection is closed")
-        self._reply = asyncio.get_running_loop().create_future()
+        self._is_awaiting = True
         self._limit_s = limit_s
         self._restart_clock()
+        self._transport.writelines(self._wire.seal(message))
+
+    async def exchange(self, message: Message, limit_s: float) -> Message:
+        """The reply to `message`, which then reaches nobody else.
+
+        Raises WorkerDied where there will be none, TimeoutError where it takes too long.
+        """
+        self._reply = self._loop.create_future()
         try:
-            self._transport.writelines(self._wire.seal(message))
+            self.post(message, limit_s)
             return await self._reply
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._reply = None
+            self._stop_clock()
+            self._reply = None
 
     def close(self) -> None:
         """Let go of the worker: it sees the end of the stream and exits."""
+        self._stop_clock()
         if self._transport is not None:
             self._transport.abort()
 
@@ -98,43 +108,50 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         try:
-            messages = self._wire.received(nbytes)
+            for message in self._wire.received(nbytes):
+                self._take(message)
         except WireError as error:
             self._fail(WorkerDied(f"its frame was refused: {error}"))
-            return
-        for message in messages:
-            if self._reply is None or self._reply.done():
-                kind = type(message).__name__
-                self._fail(WorkerDied(f"it sent a {kind} message that nobody asked for"))
-                return
-            if not isinstance(message, Chunk):
-                self._reply.set_result(message)
-                continue
-            self._restart_clock()
-            try:
-                self._on_chunk(message)
-            except WorkerDied as error:
-                self._fail(error)
-                return
+        except WorkerDied as error:
+            self._fail(error)
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(WorkerLeft("the connection is closed"))
-        self._on_lost()
+
+    def _take(self, message: Message) -> None:
+        if not self._is_awaiting:
+            kind = type(message).__name__
+            raise WorkerDied(f"it sent a {kind} message that nobody asked for")
+        if isinstance(message, Chunk):
+            self._restart_clock()
+            self._on_message(message)
+            return
+        self._is_awaiting = False
+        self._stop_clock()
+        if self._reply is None:
+            self._on_message(message)
+        elif not self._reply.done():
+            self._reply.set_result(message)
 
     def _restart_clock(self) -> None:
         # A bare timer, as `asyncio.timeout` costs three times as much, in every request.
+        self._stop_clock()
+        self._timer = self._loop.call_later(self._limit_s, self._end, TimeoutError())
+
+    def _stop_clock(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._expire)
-
-    def _expire(self) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(TimeoutError())
+            self._timer = None
 
     def _fail(self, error: WorkerDied) -> None:
         self.close()
-        if self._reply is not None and not self._reply.done():
+        self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        if self._reply is None:
+            self._on_end(error)
+        elif not self._reply.done():
             self._reply.set_exception(error)

@@ -8,7 +8,7 @@ from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
-from torchkeep.runtime.messages import Chunk, Load, Loaded
+from torchkeep.runtime.messages import Load, Loaded, Message
 
 EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
 SHARED_START_S = 10.0  # for a fork of a loaded model to answer, before it is replaced
@@ -35,11 +35,11 @@ class WorkerLife:
         name: str,
         settings: WorkerSettings,
         origin: WorkerOrigin,
-        on_lost: Callable[[], None],
-        on_chunk: Callable[[Chunk], None],
+        on_message: Callable[[Message], None],
+        on_end: Callable[[Exception], None],
     ) -> None:
         self.connection = WorkerConnection(
-            worker_id, settings.max_response_bytes, on_lost=on_lost, on_chunk=on_chunk
+            worker_id, settings.max_response_bytes, on_message, on_end
         )
         self.child: ChildProcess | None = None
         self.is_shared = False  # forked from a process that had loaded the model

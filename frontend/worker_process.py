@@ -14,7 +14,7 @@ from time import monotonic
 
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
-from torchkeep.frontend.jobs import Job, JobQueue
+from torchkeep.frontend.jobs import Job, JobQueue, Pull
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
@@ -86,8 +86,8 @@ class WorkerProcess:
         self._ending: asyncio.Future[None] | None = None
         self._stopping = False
         self._batch: list[Job] = []
-        self._is_idle = False
-        self._interrupted = False
+        self._pull: Pull | None = None  # while this worker is idle
+        self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
         self._failures = 0
 
@@ -134,7 +134,8 @@ class WorkerProcess:
         """Take no further batch; the one in flight goes on."""
         self._stopping = True
         self.state = WorkerState.SCALED_DOWN
-        self._interrupt()
+        if self._pull is not None:
+            self._end_serving(None)
 
     async def stop(self, grace_s: float, refusal: Callable[[], ServiceUnavailable]) -> None:
         """End the worker: its batch has `grace_s` seconds, then it is answered `refusal()`."""
@@ -193,8 +194,8 @@ class WorkerProcess:
             self.name,
             self._settings,
             self._origin,
-            self._interrupt,
-            self._deliver_chunk,
+            self._take,
+            self._end_serving,
         )
 
     async def _begin(self, life: WorkerLife) -> None:
@@ -224,47 +225,62 @@ class WorkerProcess:
             self.first_outcome.set_result(200)
 
     async def _serve(self, connection: WorkerConnection) -> None:
-        load = self._settings.load
-        while not self._stopping:
-            self._batch = await self._next_batch()
-            if not self._batch:
-                continue
-            now = monotonic()
-            for job in self._batch:
-                self._metrics.queue_latency(load.model_name, job.version, now - job.accepted_at)
-            try:
-                predict = Predict([job.request for job in self._batch])
-                reply = await connection.exchange(predict, self._settings.response_timeout_s)
-            except TimeoutError:
-                log.warning("%s: Backend worker did not respond in given time", self.name)
-                raise
-            self._deliver(reply)
+        """Answer batches until stopped. Raises what ended the connection.
 
-    async def _next_batch(self) -> list[Job]:
-        """A batch, perhaps none when this worker is to stop. Raises WorkerDied if it ends idle."""
-        self._is_idle = True
+        It all happens in callbacks, as every turn of the loop between a request and its worker
+        is a turn in which the worker does nothing.
+        """
+        self._connection = connection
+        self._served = asyncio.get_running_loop().create_future()
+        self._pull_next()
         try:
-            return await self._queue.next_batch(
-                self._settings.load.batch_size, self._settings.max_batch_delay_s
-            )
-        except asyncio.CancelledError:
-            if not self._interrupted:
-                raise
-            self._interrupted = False
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
-            if self._stopping:
-                return []
-            raise WorkerLeft("it ended while it was idle") from None
+            await self._served
+        except TimeoutError:
+            log.warning("%s: Backend worker did not respond in given time", self.name)
+            raise
         finally:
-            self._is_idle = False
+            self._end_serving(None)
+            self._served = None
 
-    def _interrupt(self) -> None:
-        """Wake the worker's task from its wait for a batch; a batch in flight is left alone."""
-        if self._is_idle and not self._interrupted and self._task is not None:
-            self._interrupted = True
-            self._task.cancel()
+    def _pull_next(self) -> None:
+        if self._stopping:
+            self._end_serving(None)
+            return
+        load = self._settings.load
+        pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
+        if not self._batch:  # which `_send` has set if it was called
+            self._pull = pull
+
+    def _send(self, batch: list[Job]) -> None:
+        self._pull = None
+        self._batch = batch
+        name, now = self._settings.load.model_name, monotonic()
+        for job in batch:
+            self._metrics.queue_latency(name, job.version, now - job.accepted_at)
+        try:
+            predict = Predict([job.request for job in batch])
+            self._connection.post(predict, self._settings.response_timeout_s)
+        except WorkerDied as error:
+            self._end_serving(error)
+
+    def _take(self, message: Message) -> None:
+        """A message of the worker. Raises WorkerDied for one that nobody asked for."""
+        if isinstance(message, Chunk):
+            self._deliver_chunk(message)
+            return
+        self._deliver(message)
+        self._pull_next()
+
+    def _end_serving(self, error: Exception | None) -> None:
+        pull, self._pull = self._pull, None
+        if pull is not None:
+            pull.cancel()
+        if self._served is None or self._served.done():
+            return
+        if error is None:
+            self._served.set_result(None)
+        else:
+            self._served.set_exception(error)
 
     def _deliver_chunk(self, chunk: Chunk) -> None:
         """Pieces for jobs of the batch in flight. Raises WorkerDied for anybody else's."""

@@ -36,12 +36,19 @@ def filled(queue: JobQueue, *request_ids: str) -> list[Job]:
     return jobs
 
 
+def pulled(queue: JobQueue, size: int, delay_s: float) -> "asyncio.Future[list[Job]]":
+    """The batch of one pull."""
+    batch: asyncio.Future[list[Job]] = asyncio.get_running_loop().create_future()
+    queue.pull(size, delay_s, batch.set_result)
+    return batch
+
+
 def test_a_batch_takes_what_is_there_up_to_its_size() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
         filled(queue, "a", "b", "c")
-        assert names(await queue.next_batch(2, 5)) == ["a", "b"]
-        assert names(await queue.next_batch(1, 5)) == ["c"]
+        assert names(await pulled(queue, 2, 5)) == ["a", "b"]
+        assert names(await pulled(queue, 1, 5)) == ["c"]
 
     run(scenario)
 
@@ -50,7 +57,7 @@ def test_an_unfilled_batch_leaves_after_the_delay() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
         filled(queue, "a")
-        assert names(await queue.next_batch(4, 0.05)) == ["a"]
+        assert names(await pulled(queue, 4, 0.05)) == ["a"]
 
     run(scenario)
 
@@ -58,7 +65,7 @@ def test_an_unfilled_batch_leaves_after_the_delay() -> None:
 def test_a_late_job_joins_a_waiting_batch() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
-        batch = asyncio.ensure_future(queue.next_batch(2, 5))
+        batch = pulled(queue, 2, 5)
         filled(queue, "a")
         await asyncio.sleep(0)
         filled(queue, "b")
@@ -73,8 +80,8 @@ def test_without_a_delay_a_batch_holds_two_at_most(delay_s: float) -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
         filled(queue, "a", "b", "c")
-        assert names(await queue.next_batch(8, delay_s)) == ["a", "b"]
-        assert names(await queue.next_batch(8, delay_s)) == ["c"]
+        assert names(await pulled(queue, 8, delay_s)) == ["a", "b"]
+        assert names(await pulled(queue, 8, delay_s)) == ["c"]
 
     run(scenario)
 
@@ -84,7 +91,7 @@ def test_cancelled_jobs_are_skipped() -> None:
         queue = JobQueue(10)
         first, _ = filled(queue, "a", "b")
         first.cancel()
-        assert names(await queue.next_batch(2, 0)) == ["b"]
+        assert names(await pulled(queue, 2, 0)) == ["b"]
 
     run(scenario)
 
@@ -104,13 +111,27 @@ def test_a_queue_is_full_at_its_capacity_but_not_with_cancelled_jobs() -> None:
 def test_a_worker_that_stops_while_it_waits_takes_no_job_with_it() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
-        batch = asyncio.ensure_future(queue.next_batch(3, 60))
+        taken: list[list[Job]] = []
+        stopping = queue.pull(3, 60, taken.append)
         filled(queue, "a", "b")
-        await asyncio.sleep(0.01)
-        batch.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await batch
-        assert names(await queue.next_batch(2, 0)) == ["a", "b"]
+        assert len(queue) == 0
+        stopping.cancel()
+        assert len(queue) == 2
+        filled(queue, "c")
+        assert names(await pulled(queue, 3, 0)) == ["a", "b"]
+        assert taken == []
+
+    run(scenario)
+
+
+def test_a_job_reaches_an_idle_worker_at_once() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        taken: list[list[Job]] = []
+        queue.pull(1, 60, taken.append)
+        jobs = filled(queue, "a", "b")
+        assert taken == [jobs[:1]]
+        assert queue.drain() == jobs[1:]
 
     run(scenario)
 
@@ -118,23 +139,12 @@ def test_a_worker_that_stops_while_it_waits_takes_no_job_with_it() -> None:
 def test_two_workers_take_turns_at_assembling() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
-        first = asyncio.ensure_future(queue.next_batch(2, 60))
-        second = asyncio.ensure_future(queue.next_batch(2, 60))
+        first = pulled(queue, 2, 60)
+        second = pulled(queue, 2, 60)
         await asyncio.sleep(0)
         filled(queue, "a", "b", "c", "d")
         assert names(await first) == ["a", "b"]
         assert names(await second) == ["c", "d"]
-
-    run(scenario)
-
-
-def test_put_back_keeps_the_order() -> None:
-    async def scenario() -> None:
-        queue = JobQueue(10)
-        filled(queue, "c")
-        queue.put_back([job("a"), job("b")])
-        assert names(queue.drain()) == ["a", "b", "c"]
-        assert len(queue) == 0
 
     run(scenario)
 
@@ -157,7 +167,7 @@ def test_the_first_answer_counts() -> None:
 def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
-        batch = asyncio.ensure_future(queue.next_batch(3, 60))
+        batch = pulled(queue, 3, 60)
         leaving, _ = filled(queue, "a", "b")
         await asyncio.sleep(0)
         leaving.cancel()
@@ -167,14 +177,16 @@ def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
     run(scenario)
 
 
-def test_a_batch_is_empty_when_all_its_clients_left() -> None:
+def test_a_batch_whose_clients_all_left_waits_for_others() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
-        batch = asyncio.ensure_future(queue.next_batch(2, 0.05))
+        batch = pulled(queue, 2, 0.05)
         (leaving,) = filled(queue, "a")
-        await asyncio.sleep(0)
         leaving.cancel()
-        assert await batch == []
+        await asyncio.sleep(0.1)
+        assert not batch.done()
+        filled(queue, "b")
+        assert names(await batch) == ["b"]
 
     run(scenario)
 
