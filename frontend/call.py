@@ -4,8 +4,6 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
@@ -37,10 +35,17 @@ class Call:
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self._receive = receive
+        self._segments: list[str] | None = None
 
-    @cached_property
+    @property
     def segments(self) -> list[str]:
         """The decoded path between its slashes, without the empty ones at its end."""
+        # Not `cached_property`, which takes a lock at its first use: that is every request.
+        if self._segments is None:
+            self._segments = self._split_path()
+        return self._segments
+
+    def _split_path(self) -> list[str]:
         # TorchServe: decoded before it is split, so %2F separates and `//ping` is not /ping
         raw_path: bytes = self.scope.get("raw_path", b"")  # ASGI: optional
         if b"%" in raw_path and (bad := BAD_ESCAPE.search(raw_path)):
@@ -110,32 +115,13 @@ class Call:
             chunks.append(message.get("body", b""))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    @contextmanager
-    def abandons(self, job: Job) -> Iterator[None]:
+    def abandons(self, job: Job) -> "Abandoning":
         """Cancel the job, and leave the block with ClientGone, when the client disconnects.
 
         The protocol calls us back, which costs nothing, where waiting for
         `http.disconnect` beside the reply would cost two tasks per request.
         """
-        exchange = self._exchange
-        try:
-            if exchange is None:
-                yield
-                return
-            if exchange.disconnected:
-                raise ClientGone
-            exchange.on_disconnect = job.cancel
-            try:
-                yield
-            except asyncio.CancelledError:
-                if exchange.disconnected:
-                    raise ClientGone from None
-                raise
-            finally:
-                exchange.on_disconnect = None
-        except BaseException:
-            job.cancel()
-            raise
+        return Abandoning(job, self._exchange)
 
     def cut(self, error: Exception) -> None:
         """Reset the connection: what has been sent of the answer is not all of it."""
@@ -148,3 +134,31 @@ class Call:
     def _exchange(self) -> Exchange | None:
         exchange: Exchange | None = self.scope.get("extensions", {}).get(EXCHANGE)
         return exchange
+
+
+class Abandoning:
+    """The block of `Call.abandons`."""
+
+    __slots__ = ("_exchange", "_job")
+
+    def __init__(self, job: Job, exchange: Exchange | None) -> None:
+        self._job = job
+        self._exchange = exchange
+
+    def __enter__(self) -> None:
+        if self._exchange is None:
+            return
+        if self._exchange.disconnected:
+            self._job.cancel()
+            raise ClientGone
+        self._exchange.on_disconnect = self._job.cancel
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.on_disconnect = None
+        if kind is None:
+            return
+        self._job.cancel()
+        if kind is asyncio.CancelledError and exchange is not None and exchange.disconnected:
+            raise ClientGone from None

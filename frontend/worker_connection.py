@@ -50,6 +50,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._reply: asyncio.Future[Message] | None = None  # of an `exchange`
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # by the loop's clock, while a reply is awaited
         self._limit_s = 0.0  # between one message of the worker and the next
 
     async def open(self) -> socket.socket:
@@ -90,7 +91,6 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self.post(message, limit_s)
             return await self._reply
         finally:
-            self._stop_clock()
             self._reply = None
 
     def close(self) -> None:
@@ -130,16 +130,26 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self._on_message(message)
             return
         self._is_awaiting = False
-        self._stop_clock()
         if self._reply is None:
             self._on_message(message)
         elif not self._reply.done():
             self._reply.set_result(message)
 
     def _restart_clock(self) -> None:
-        # A bare timer, as `asyncio.timeout` costs three times as much, in every request.
-        self._stop_clock()
-        self._timer = self._loop.call_later(self._limit_s, self._end, TimeoutError())
+        # One timer outlives many messages: arming one for each would cost more than this.
+        self._due = self._loop.time() + self._limit_s
+        if self._timer is None or self._timer.when() > self._due:
+            self._stop_clock()
+            self._timer = self._loop.call_at(self._due, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if not self._is_awaiting:
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._look_at_clock)
+        else:
+            self._end(TimeoutError())
 
     def _stop_clock(self) -> None:
         if self._timer is not None:

@@ -1,8 +1,10 @@
 """Sealed frames between the frontend and a worker.
 
 Bytes in, messages out: no sockets and no asyncio here, so every rule of the protocol can be
-tested with two objects. A *frame* is one message: a metadata record, then one record for
-each body that is not empty. A *record* is a 4-byte big-endian length and that many bytes of
+tested with two objects. A *frame* is one message: a first record, then one record for each
+body that is not empty. The first holds the length of the metadata (4 bytes, big-endian), the
+metadata, and, where they are small together, the bodies as well, which then have no records
+of their own. A *record* is a 4-byte big-endian length and that many bytes of
 AES-256-GCM ciphertext and tag; the length is the associated data, and the nonce counts the
 records of its direction, so a record that is altered, replayed, reordered or left out does
 not open. There is one secret per worker process and it is used for nothing else.
@@ -29,6 +31,7 @@ from torchkeep.runtime.messages import (
 SECRET_BYTES = 32
 TAG_BYTES = 16
 MAX_FRAME_BYTES = 1 << 30  # all bodies of one message together
+INLINE_BYTES = 1 << 13  # bodies up to this size together travel in the first record
 _SCRATCH_BYTES = 1 << 16  # records up to this size are opened in place
 _PREFIX = struct.Struct(">I")
 
@@ -81,15 +84,21 @@ class Wire:
     def seal(self, message: Message) -> list[Body]:
         """The buffers of one frame, to be written in order (scatter-gather)."""
         metadata, bodies = pack(message)
-        buffers: list[Body] = []
-        for part in (metadata, *bodies):
-            if len(part):
-                prefix = _PREFIX.pack(len(part) + TAG_BYTES)
-                nonce = self._sealed.to_bytes(12, "big")
-                self._sealed += 1
-                buffers.append(prefix)
-                buffers.append(self._sealer.encrypt(nonce, part, prefix))
+        first: list[Body] = [_PREFIX.pack(len(metadata)), metadata]
+        if sum(map(len, bodies)) <= INLINE_BYTES:
+            first += bodies
+            bodies = []
+        buffers = self._seal_record(b"".join(first))
+        for body in bodies:
+            if len(body):
+                buffers += self._seal_record(body)
         return buffers
+
+    def _seal_record(self, part: Body) -> list[Body]:
+        prefix = _PREFIX.pack(len(part) + TAG_BYTES)
+        nonce = self._sealed.to_bytes(12, "big")
+        self._sealed += 1
+        return [prefix, self._sealer.encrypt(nonce, part, prefix)]
 
     def buffer(self) -> memoryview:
         """Where the next bytes from the peer belong; never empty."""
@@ -147,8 +156,8 @@ class Wire:
 
     def _check_length(self, length: int) -> None:
         if self._metadata is None:
-            if not 0 < length <= MAX_METADATA_BYTES:
-                raise WireError("a metadata record has an impossible length")
+            if not _PREFIX.size < length <= _PREFIX.size + MAX_METADATA_BYTES + INLINE_BYTES:
+                raise WireError("a first record has an impossible length")
         elif length != self._lengths[len(self._bodies)]:
             raise WireError("a body is not as long as announced")
 
@@ -161,22 +170,38 @@ class Wire:
         except InvalidTag:
             raise WireError("a record does not open") from None
         if self._metadata is None:
-            self._metadata = unpack_metadata(opened)
-            self._lengths = self._metadata[-1]
-            self._check_announced(self._lengths)
-            self._bodies = []
+            self._first_record(opened)
         else:
             self._bodies.append(opened)
         while len(self._bodies) < len(self._lengths):
             if self._lengths[len(self._bodies)]:
                 return  # wait for its record
             self._bodies.append(bytearray())
+        assert self._metadata is not None
         messages.append(unpack(self._metadata, self._bodies))
         self._metadata = None
         self._bodies = []
 
-    def _check_announced(self, lengths: list[int]) -> None:
+    def _first_record(self, opened: bytearray) -> None:
+        (length,) = _PREFIX.unpack_from(opened)
+        end = _PREFIX.size + length
+        if end > len(opened):
+            raise WireError("the metadata is longer than its record")
+        self._metadata = unpack_metadata(memoryview(opened)[_PREFIX.size : end])
+        self._lengths = self._metadata[-1]
+        total = sum(self._lengths)
+        self._check_announced(self._lengths, total)
+        self._bodies = []
+        # The rule is the sender's, so that there is but one way to write a frame.
+        if len(opened) - end != (total if total <= INLINE_BYTES else 0):
+            raise WireError("the bodies in a first record are not as long as announced")
+        if total <= INLINE_BYTES:
+            for length in self._lengths:
+                self._bodies.append(opened[end : end + length])
+                end += length
+
+    def _check_announced(self, lengths: list[int], total: int) -> None:
         if lengths and max(lengths) > self._max_body_bytes:
             raise WireError(f"a body of {max(lengths)} bytes, the limit is {self._max_body_bytes}")
-        if sum(lengths) > MAX_FRAME_BYTES:
+        if total > MAX_FRAME_BYTES:
             raise WireError("a frame is too large")

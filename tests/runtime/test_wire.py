@@ -4,6 +4,7 @@ import contextlib
 import struct
 from collections.abc import Iterable
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from torchkeep.runtime.messages import (
     Predictions,
     RequestInput,
 )
-from torchkeep.runtime.wire import SECRET_BYTES, TAG_BYTES, Wire, session_keys
+from torchkeep.runtime.wire import INLINE_BYTES, SECRET_BYTES, TAG_BYTES, Wire, session_keys
 
 SECRET = bytes(range(SECRET_BYTES))
 
@@ -82,7 +83,9 @@ def test_every_message_crosses_unchanged(message: Message) -> None:
     assert worker.is_idle
 
 
-@pytest.mark.parametrize("size", [0, 1, 65499, 65515, 65516, 65517, 65536, 200_000])
+@pytest.mark.parametrize(
+    "size", [0, 1, 8191, 8192, 8193, 65499, 65515, 65516, 65517, 65536, 200_000]
+)
 @pytest.mark.parametrize("step", [None, 1000])
 def test_bodies_at_the_edges_of_the_scratch_buffer(size: int, step: int | None) -> None:
     frontend, worker = pair()
@@ -170,9 +173,39 @@ def test_a_frame_for_another_worker_does_not_open() -> None:
 
 def test_swapped_bodies_of_equal_length_do_not_open() -> None:
     frontend, worker = pair()
-    prefix, metadata, p1, b1, p2, b2 = frontend.seal(predict(b"1", b"2"))
+    bodies = (b"1" * INLINE_BYTES, b"2" * INLINE_BYTES)
+    prefix, metadata, p1, b1, p2, b2 = frontend.seal(predict(*bodies))
     with pytest.raises(WireError):
         feed(worker, joined([prefix, metadata, p2, b2, p1, b1]))
+
+
+def test_small_bodies_travel_in_the_first_record() -> None:
+    frontend, _ = pair()
+    small = predict(b"a" * (INLINE_BYTES - 1), b"", b"b")
+    assert len(frontend.seal(small)) == 2
+    assert len(frontend.seal(predict(b"a" * INLINE_BYTES, b"b"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("announced", "inline"),
+    [([3], b"ab"), ([3], b"abcd"), ([1, 1], b"a"), ([], b"a"), ([INLINE_BYTES + 1], b"a")],
+)
+def test_bodies_that_are_not_as_announced_end_the_connection(
+    announced: list[int], inline: bytes
+) -> None:
+    frontend, worker = pair()
+    metadata = msgpack.packb(["loaded", 200, "", 0, "", announced])
+    record = frontend._seal_record(struct.pack(">I", len(metadata)) + metadata + inline)
+    with pytest.raises(WireError, match="not as long as announced"):
+        feed(worker, joined(record))
+
+
+@pytest.mark.parametrize("length", [1, 100, 0xFFFFFFFF])
+def test_metadata_longer_than_its_record_ends_the_connection(length: int) -> None:
+    frontend, worker = pair()
+    record = frontend._seal_record(struct.pack(">I", length) + b"\x90"[: length - 1])
+    with pytest.raises(WireError, match=r"longer than its record|impossible length"):
+        feed(worker, joined(record))
 
 
 def test_a_length_beyond_the_limit_is_refused_before_it_is_allocated() -> None:
