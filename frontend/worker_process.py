@@ -268,8 +268,25 @@ class WorkerProcess:
         if isinstance(message, Chunk):
             self._deliver_chunk(message)
             return
-        self._deliver(message)
-        self._pull_next()
+        predictions = self._checked(message)
+        batch, self._batch = self._batch, []
+        self._pull_next()  # first, so that the worker computes while clients get their answers
+        self._metrics.worker_metrics(predictions.metrics)
+        if predictions.status != 200:
+            for job in batch:
+                job.fail(WorkerFailed(predictions.status, predictions.message))
+            return
+        for job, prediction in zip(batch, predictions.items, strict=True):
+            job.answer(prediction)
+
+    def _checked(self, reply: Message) -> Predictions:
+        """The answers to the requests that the worker was given, in their order."""
+        if not isinstance(reply, Predictions):
+            raise WorkerDied("it answered a batch with something else")
+        asked = [job.request.request_id for job in self._batch]
+        if reply.status == 200 and [item.request_id for item in reply.items] != asked:
+            raise WorkerDied("it answered requests that it was not given")
+        return reply
 
     def _end_serving(self, error: Exception | None) -> None:
         pull, self._pull = self._pull, None
@@ -294,21 +311,6 @@ class WorkerProcess:
                 job.add_piece(piece)
             else:
                 job.fail(WorkerFailed(chunk.status, chunk.message))
-
-    def _deliver(self, reply: Message) -> None:
-        batch = self._batch
-        if not isinstance(reply, Predictions):
-            raise WorkerDied("it answered a batch with something else")
-        self._metrics.worker_metrics(reply.metrics)
-        if reply.status != 200:
-            self._fail_batch(WorkerFailed(reply.status, reply.message))
-            return
-        # The worker must answer the requests it was given, in their order, and no others.
-        if [item.request_id for item in reply.items] != [j.request.request_id for j in batch]:
-            raise WorkerDied("it answered requests that it was not given")
-        self._batch = []
-        for job, prediction in zip(batch, reply.items, strict=True):
-            job.answer(prediction)
 
     def _fail_batch(self, error: WorkerFailed) -> None:
         batch, self._batch = self._batch, []
