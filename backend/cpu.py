@@ -66,10 +66,10 @@ def optimize(
         _check_model(model)
         with _undisturbed():
             if sample is None:
-                is_small = _weight_bytes(model) < IMPORT_WORTH_BYTES
-                return _try_at_first_call(model, usable_engine(engine, is_small))
+                return _try_at_first_call(model, usable_engine(engine, _is_small(model)))
             contest = Contest(model, sample)
-            engine = usable_engine(engine, contest.model_s < IMPORT_WORTH_S)
+            is_quick = contest.model_s < IMPORT_WORTH_S
+            engine = usable_engine(engine, is_quick or _is_small(model))
             forms = candidates(model, contest.call, engine, usable_dtype(dtype))
             guard, line = contest.winner(forms)
     except NotOptimized as reason:
@@ -210,6 +210,10 @@ def _return_memory() -> None:
     gc.collect()
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _is_small(model: Any) -> bool:
+    return _weight_bytes(model) < IMPORT_WORTH_BYTES
 
 
 def _weight_bytes(model: Any) -> int:

@@ -22,5 +22,8 @@ A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register` ->
-`ServedModel.scale` -> `WorkerProcess` -> `ZygoteClient.fork` -> `Load` -> `Loaded` -> serving.
+`ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
+A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
+from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
+loaded model fast, `frontend/thread_plan.py` gives each worker its threads and cores.
 """
