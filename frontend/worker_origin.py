@@ -17,7 +17,7 @@ from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
-from torchkeep.frontend.zygote_client import ZygoteClient
+from torchkeep.frontend.zygote_client import Needs, ZygoteClient
 from torchkeep.runtime.messages import Load, pack
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class WorkerOrigin:
         self._wants_sharing = wants_sharing  # None: only where it is known to be safe
         self._has_ipex_model = has_ipex_model
         self._interpreter = interpreter  # of its own; such a worker is no fork
+        self._needs: Needs | None = None  # the archive does not change, and reading it takes time
         self._stage: _ModelStage | None = None
         self._growing: asyncio.Task[_ModelStage | None] | None = None
 
@@ -75,7 +76,11 @@ class WorkerOrigin:
                 self._interpreter, worker_id, descriptors, load.environment
             )
             return spawned, False
-        needs = await self._zygote.needs_of(load.handler, load.model_dir, self._has_ipex_model)
+        if self._needs is None:
+            self._needs = await self._zygote.needs_of(
+                load.handler, load.model_dir, self._has_ipex_model
+            )
+        needs = self._needs
         # IPEX packs weights for one number of threads, and a parent of forks may have but one.
         if load.threads == 1 and (
             needs.can_share if self._wants_sharing is None else self._wants_sharing
