@@ -161,6 +161,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._end(error)
 
     def _end(self, error: Exception) -> None:
+        self._is_awaiting = False  # a reply that comes after all comes too late
         if self._reply is None:
             self._on_end(error)
         elif not self._reply.done():
