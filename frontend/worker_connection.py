@@ -125,6 +125,9 @@ class WorkerConnection(asyncio.BufferedProtocol):
         if not self._is_awaiting:
             kind = type(message).__name__
             raise WorkerDied(f"it sent a {kind} message that nobody asked for")
+        if self._loop.time() >= self._due:  # before the timer has had its turn
+            self._end(TimeoutError())
+            return
         if isinstance(message, Chunk):
             self._restart_clock()
             self._on_message(message)
