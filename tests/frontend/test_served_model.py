@@ -301,3 +301,20 @@ def handle(data, context):
             await until(lambda: not is_process(child))
 
     run(scenario)
+
+
+@pytest.mark.parametrize("leave", ["unregister", "scale to zero"])
+def test_a_request_whose_batch_is_being_assembled_is_answered_at_once(
+    tmp_path: Path, leave: str
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, batch_size=8, max_batch_delay_ms=60_000) as model:
+            job = submit(model)
+            if leave == "unregister":
+                await model.close()
+            else:
+                model.begin_scale(0, 0)
+            with pytest.raises(ServiceUnavailable):
+                await asyncio.wait_for(job.reply(), 5)
+
+    run(scenario)
