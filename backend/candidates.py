@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchkeep.backend.guard import Fast
 from torchkeep.backend.sample import Answer, NotOptimized, Sample, Structure, flatten, rebuild
+from torchkeep.runtime.cores import cpu_flags
 
 IPEX = "intel_extension_for_pytorch"
 
@@ -163,14 +164,6 @@ def _ipex_module(model: Any, sample: Sample | None, dtype: str = "float32") -> A
             weights_prepack=sample is not None or "avx512f" in cpu_flags(),
             sample_input=arguments,
         )
-
-
-def cpu_flags() -> frozenset[str]:
-    """The instruction sets that Linux names for this CPU."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def _positional(model: Any, sample: Sample) -> tuple[Any, ...]:

@@ -28,12 +28,12 @@ from torchkeep.backend.candidates import (
     Candidate,
     candidates,
     candidates_without_sample,
-    cpu_flags,
 )
 from torchkeep.backend.contest import Contest
 from torchkeep.backend.guard import Override, hooked_module, is_plain_inference
 from torchkeep.backend.process import quiet_stderr
 from torchkeep.backend.sample import NotOptimized, Sample
+from torchkeep.runtime.cores import cpu_flags
 
 log = logging.getLogger(__name__)
 

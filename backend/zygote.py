@@ -11,7 +11,7 @@ answers requests on its control socket, one message each:
     {"needs_of": [handler, model_dir, ipex]}             -> {"stage": name, "can_share": bool}
 
 each with a number "n" that the reply repeats. A stage says {"ready": seconds} once, when its
-imports are done; a model stage says {"loaded": [status, message, threads]} instead, or
+imports are done; a model stage says {"loaded": [status, message]} instead, or
 {"unsafe": why} where no fork of it could be trusted.
 No secret ever passes through here: a later fork would find it in its memory. The frontend
 writes a worker's secret into that worker's own connection before it hands over the other end.
@@ -95,13 +95,13 @@ class Stage:
         try:
             service = load_service(load)
         except LoadFailed as error:
-            return {"loaded": [error.status, error.message, 0]}
+            return {"loaded": [error.status, error.message]}
         try:
             self._check_fork_is_safe()
         except OSError as error:
             return {"unsafe": str(error)}
         self._service = service
-        return {"loaded": [200, service.summary, process.compute_threads()]}
+        return {"loaded": [200, service.summary]}
 
     def _answer(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         match request:

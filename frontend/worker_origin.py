@@ -145,10 +145,10 @@ class WorkerOrigin:
             async with asyncio.timeout(startup_timeout_s):
                 words = await stage.client.first_words()
             match words:
-                case {"loaded": [200, str(), int()]}:
+                case {"loaded": [200, str()]}:
                     self._stage = stage
                     return stage
-                case {"loaded": [int(status), str(message), int()]}:
+                case {"loaded": [int(status), str(message)]}:
                     raise LoadRefused(message, 507 if status == 507 else 500)
             reason = str(words.get("unsafe", "it did not say that it has loaded"))
         except ZygoteError:

@@ -62,6 +62,19 @@ def threads_of_environment(environ: Mapping[str, str]) -> int | None:
     return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else None
 
 
+def cpu_flags(proc_root: Path = Path("/proc")) -> frozenset[str]:
+    """The instruction sets that Linux names for this processor; none where it names none."""
+    try:
+        lines = (proc_root / "cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # the second: Arm
+            return frozenset(flags.split())
+    return frozenset()
+
+
 def parse_cpu_list(text: str) -> set[int]:
     """The numbers of a kernel list such as `0-3,8`. Raises ValueError."""
     cpus: set[int] = set()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torchkeep.runtime.compute import Compute
+from torchkeep.runtime.cores import cpu_flags
 
 # From the best: what the flag means for a model.
 _INSTRUCTION_SETS = (
@@ -37,7 +38,7 @@ def examine(compute: Compute, plan: str, workers: int, proc: Path) -> Iterator[s
 
 def instruction_set(proc: Path) -> str:
     """The best of this processor for a model, in words."""
-    flags = _cpu_flags(proc)
+    flags = cpu_flags(proc)
     return next((words for flag, words in _INSTRUCTION_SETS if flag in flags), "no vector unit")
 
 
@@ -47,7 +48,7 @@ def _advice(compute: Compute, workers: int, proc: Path) -> Iterator[str]:
         yield "Install jemalloc, so that freed memory is given back: apt-get install libjemalloc2"
     if not compute.torch:
         yield "Install torch: pip install 'torchkeep[ipex]' (x86-64 Linux) or 'torchkeep[torch]'"
-    elif not compute.ipex and "avx2" in _cpu_flags(proc):
+    elif not compute.ipex and "avx2" in cpu_flags(proc):
         yield "IPEX may be faster for eager models: pip install 'torchkeep[ipex]'"
     threads = compute.fixed_threads
     if threads and threads * workers > cores.count:
@@ -71,11 +72,6 @@ def _advice(compute: Compute, workers: int, proc: Path) -> Iterator[str]:
 
 def _model_name(proc: Path) -> str:
     return _field(proc / "cpuinfo", "model name") or "unknown processor"
-
-
-def _cpu_flags(proc: Path) -> set[str]:
-    path = proc / "cpuinfo"
-    return set((_field(path, "flags") or _field(path, "Features")).split())  # the second: Arm
 
 
 def _memory(proc: Path) -> str:

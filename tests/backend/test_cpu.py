@@ -13,10 +13,10 @@ import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
 from torchkeep.backend import contest, cpu  # noqa: E402
-from torchkeep.backend.candidates import cpu_flags  # noqa: E402
 from torchkeep.backend.cpu import Outcome, Trial, optimize  # noqa: E402
 from torchkeep.backend.guard import Guard  # noqa: E402
 from torchkeep.backend.sample import Sample  # noqa: E402
+from torchkeep.runtime.cores import cpu_flags  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
