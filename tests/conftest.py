@@ -118,6 +118,12 @@ class Server:
     def log_text(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def wait_for_lines(self, *texts: str) -> str:
+        """The log, once it holds all of these: a line is written after what it tells of."""
+        for text in texts:
+            poll(lambda text=text: text in self.log_text(), f"{text!r} in the log")
+        return self.log_text()
+
     def wait_until_started(self) -> None:
         def started() -> bool:
             if self.process.poll() is not None:

@@ -129,8 +129,8 @@ def test_killed_workers_fail_only_their_batch(
     write_model(store, "linear", LINEAR, SHARED)
     server = server_factory(models=["all"], store=store)
     server.wait_until_ready(*TARGETS)
+    server.wait_for_lines("linear 1.0: 2 of 2 workers")
     slowest_load_s = max_load_s(server)
-    poll(lambda: is_settled(server), "the server is at rest")
     before = footprint(server)
 
     async def chaos() -> Killer:
@@ -162,10 +162,6 @@ def max_load_s(server: Any) -> float:
     """The slowest load so far, of what the start-up lines say."""
     lines = [line for line in server.log_text().splitlines() if "slowest load" in line]
     return max(float(line.split("slowest load ")[1].split()[0]) for line in lines)
-
-
-def is_settled(server: Any) -> bool:
-    return "linear 1.0: 2 of 2 workers" in server.log_text()
 
 
 def footprint(server: Any) -> tuple[int, int, int]:

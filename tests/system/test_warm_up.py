@@ -84,18 +84,19 @@ def test_models_are_warmed_up_before_they_are_ready(
         status, _, body = server.request("POST", f"/predictions/{name}", json.dumps(ROW), headers)
         assert status == 200, name
         answers[name] = json.loads(body)
-    log = server.log_text()
     assert answers["by_file"]["seen"] == 5  # once to learn its input, three times, and ours
     assert answers["by_shape"]["seen"] == 1
     assert answers["raising"]["seen"] == 2
     assert {(one["ipex"], one["gpu"]) for one in answers.values()} == {("false", "false")}
-    assert "Model by_file 1.0 runs by " in log
-    assert "Model off 1.0 runs by eager, as configured" in log
-    assert "Model misfit 1.0 runs by eager: it fails on the sample: RuntimeError" in log
-    assert "model wrong: model-config.yaml: warmup is ignored: {'shape': [1, 'many']}" in log
-    assert "model outside: model-config.yaml: warmup is ignored" in log
-    assert "expected a file of the archive" in log
-    assert "raising_1.0-stderr the warm-up request failed: 503 Prediction failed" in log
+    server.wait_for_lines(
+        "Model by_file 1.0 runs by ",
+        "Model off 1.0 runs by eager, as configured",
+        "Model misfit 1.0 runs by eager: it fails on the sample: RuntimeError",
+        "model wrong: model-config.yaml: warmup is ignored: {'shape': [1, 'many']}",
+        "model outside: model-config.yaml: warmup is ignored",
+        "expected a file of the archive",
+        "raising_1.0-stderr the warm-up request failed: 503 Prediction failed",
+    )
 
 
 @pytest.mark.parametrize("text", ["true", "false"])
@@ -109,7 +110,7 @@ def test_ipex_enable_reaches_workers(
     headers = {"Content-Type": "application/json"}
     _, _, body = server.request("POST", "/predictions/rows", json.dumps(ROW), headers)
     assert json.loads(body)["ipex"] == text
-    log = server.log_text()
+    log = server.wait_for_lines("Model rows 1.0 runs by ")
     assert "No effect yet" not in log
     if text == "false":
         assert "runs by ipex" not in log
