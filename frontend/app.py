@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,7 +21,9 @@ from torchkeep.frontend.errors import (
     ResourceNotFound,
     is_meant_for_client,
 )
+from torchkeep.frontend.exchange import Exchange
 from torchkeep.frontend.inference import Inference
+from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.management import Management
 from torchkeep.frontend.metrics import TEXT_TYPE, Metrics
 from torchkeep.frontend.piece_stream import ClientTooSlow
@@ -32,7 +35,7 @@ from torchkeep.frontend.responses import (
     error_reply,
     with_common_headers,
 )
-from torchkeep.runtime.messages import Body
+from torchkeep.runtime.messages import Body, Prediction
 
 log = logging.getLogger("torchkeep.frontend")
 
@@ -58,8 +61,56 @@ class Api:
 
     def __init__(self, routers: Sequence[Router], metrics: Metrics, cors: Cors) -> None:
         self._routers = routers
+        self._inference = routers[0] if isinstance(routers[0], Inference) else None
         self._metrics = metrics
         self._cors = cors.as_headers()
+
+    def begin(self, exchange: Exchange) -> bool:
+        """Take a prediction: its answer comes with its worker's, in the same turn of the loop.
+
+        All else is left to `__call__`. A task for each request, which waits for that answer,
+        would cost as much again as everything else that is done for a small one.
+        """
+        if self._inference is None:
+            return False
+        call = Call(exchange.scope, exchange.receive)
+        try:
+            job = self._inference.submit(call, exchange.request_body)
+        except Exception as error:
+            self._respond(exchange, call, self._failure(call, error))
+            return True
+        if job is None:
+            return False
+        exchange.on_disconnect = job.cancel
+        job.when_answered(partial(self._finish, self._inference, exchange, call, job))
+        return True
+
+    def _finish(
+        self,
+        inference: Inference,
+        exchange: Exchange,
+        call: Call,
+        job: Job,
+        outcome: Prediction | Failure,
+    ) -> None:
+        try:
+            reply = inference.reply(call, job, outcome)
+        except Exception as error:
+            reply = self._failure(call, error)
+        if isinstance(reply, StreamedReply):
+            exchange.start_task(partial(self._send_rest, call, reply))
+        else:
+            self._respond(exchange, call, reply)
+
+    def _respond(self, exchange: Exchange, call: Call, reply: Reply) -> None:
+        headers = with_common_headers(reply, call.request_id, self._cors)
+        exchange.respond(reply.status, reply.reason, headers, reply.body)
+        self._metrics.response(reply.status)
+
+    async def _send_rest(
+        self, call: Call, reply: StreamedReply, _scope: Scope, _receive: Receive, send: Send
+    ) -> None:
+        await self._send_stream(call, reply, send)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive)
@@ -69,15 +120,18 @@ class Api:
             log.debug("%s: the client left", call.request_id)
             return
         except Exception as error:
-            if not is_meant_for_client(error):
-                log.exception("%s: unexpected error", call.request_id)
-            reply = error_reply(error)
+            reply = self._failure(call, error)
         if isinstance(reply, StreamedReply):
             await self._send_stream(call, reply, send)
             return
         await send(self._start(call, reply))
         await send(_body(reply.body, is_last=True))
         self._metrics.response(reply.status)
+
+    def _failure(self, call: Call, error: Exception) -> Reply:
+        if not is_meant_for_client(error):
+            log.error("%s: unexpected error", call.request_id, exc_info=error)
+        return error_reply(error)
 
     def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
         headers = with_common_headers(reply, call.request_id, self._cors)

@@ -5,13 +5,11 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPScope
+from starlette.types import ASGIApp, Message
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from torchkeep.frontend.errors import InternalServerError
 from torchkeep.frontend.responses import (
@@ -21,136 +19,198 @@ from torchkeep.frontend.responses import (
     standard_phrase,
     with_common_headers,
 )
+from torchkeep.runtime.logs import AccessLog
+from torchkeep.runtime.messages import Body
 
 log = logging.getLogger("torchkeep.frontend")
-access_log = logging.getLogger("torchkeep.access")
 
 EXCHANGE = "torchkeep.exchange"  # extension of the scope: the Exchange itself
 JOIN_BELOW_BYTES = 64 << 10  # head and body of a small response leave in one write
 EMPTY_STATUS = frozenset([204, 304])
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
-ACCESS_LINE = '%s "%s %s HTTP/1.1" %d %d'
 
 
-class Exchange(RequestResponseCycle):
-    """One request and its response. The application may set `on_disconnect`."""
+class Connection(Protocol):
+    """What an exchange needs of the connection that it is a part of."""
 
-    def __init__(
-        self,
-        scope: HTTPScope,
-        body: bytes,
-        transport: asyncio.Transport,
-        flow: FlowControl,
-        may_keep_alive: Callable[[], bool],
-        on_response: Callable[[], None],
-        stall_s: float,
-    ) -> None:
-        super().__init__(
-            scope=scope,
-            transport=transport,
-            flow=flow,
-            logger=log,
-            access_logger=access_log,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=on_response,
-        )
-        self.on_disconnect: Callable[[], None] | None = None
-        self._stall_s = stall_s
-        self._may_keep_alive = may_keep_alive
-        self._request_body = body
+    transport: asyncio.Transport
+    flow: FlowControl
+    access_lines: AccessLog | None
+    stall_s: float
+
+    def may_keep_alive(self) -> bool:
+        """Whether the connection may go on after this answer."""
+        ...
+
+    def next(self) -> None:
+        """The answer is written."""
+        ...
+
+    def start_task(self, exchange: "Exchange", app: ASGIApp) -> None:
+        """Let an ASGI application answer, in a task of its own."""
+        ...
+
+
+class Exchange:
+    """One request and its response: by `respond` at once, or by ASGI's `receive` and `send`.
+
+    The application may set `on_disconnect`.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_flow",
+        "_gone",
+        "_is_bodiless",
+        "_is_chunked",
+        "_is_complete",
+        "_is_received",
+        "_is_started",
+        "_pending",
+        "_started",
+        "_transport",
+        "disconnected",
+        "keep_alive",
+        "on_disconnect",
+        "request_body",
+        "scope",
+    )
+
+    def __init__(self, scope: dict[str, Any], body: bytes, connection: Connection) -> None:
+        self.scope = scope
+        self.request_body = body
+        self.disconnected = False
+        self.keep_alive = True
+        self.on_disconnect: Any = None
+        self._connection = connection
+        self._transport = connection.transport
+        self._flow = connection.flow
+        self._gone: asyncio.Event | None = None
         self._is_received = False
+        self._is_started = False  # the head is written
+        self._is_complete = False
+        self._is_chunked = False
+        self._is_bodiless = False
         self._pending: tuple[int, str | None, list[Header]] | None = None
         self._started = time.perf_counter()
-        cast(dict[str, Any], scope)["extensions"] = {EXCHANGE: self}
+        scope["extensions"] = {EXCHANGE: self}
+
+    @property
+    def can_respond(self) -> bool:
+        """False while the client has yet to read earlier answers: then `send` waits for it."""
+        return not self._flow.write_paused
+
+    def respond(self, status: int, reason: str | None, headers: list[Header], body: Body) -> None:
+        """The whole answer; no reason means the standard phrase. Nobody reads it: no error."""
+        if not self.disconnected:
+            self._pending = (status, reason, headers)
+            self._send_body(body, more_body=False)
+
+    def start_task(self, app: ASGIApp) -> None:
+        """Go on with an answer that takes more than one piece."""
+        self._connection.start_task(self, app)
+
+    async def run(self, app: ASGIApp) -> None:
+        """The task: whatever the application does, the exchange comes to an end."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as error:
+            log.error("the application failed", exc_info=error)
+        if self._is_complete or self.disconnected:
+            return
+        if self._is_started:
+            log.error("an answer was not completed: its connection is closed")
+            self._transport.close()
+        else:
+            self._fail()
 
     def lose_client(self) -> None:
         """The connection is gone: nobody will read the answer."""
         self.disconnected = True
-        self.message_event.set()
-        if self.on_disconnect is not None and not self.response_complete:
+        if self._gone is not None:
+            self._gone.set()
+        if self.on_disconnect is not None and not self._is_complete:
             self.on_disconnect()
 
     def reset(self) -> None:
         """End the connection so that nobody takes what was sent for the whole answer."""
         if not self.disconnected:
             self.disconnected = True
-            sock = self.transport.get_extra_info("socket")
+            sock = self._transport.get_extra_info("socket")
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self.transport.abort()
+            self._transport.abort()
 
-    async def receive(self) -> ASGIReceiveEvent:
+    async def receive(self) -> Message:
         if not self._is_received:
             self._is_received = True
-            return {"type": "http.request", "body": self._request_body, "more_body": False}
-        await self.message_event.wait()
+            return {"type": "http.request", "body": self.request_body, "more_body": False}
+        if not self.disconnected and not self._is_complete:
+            self._gone = self._gone or asyncio.Event()
+            await self._gone.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: ASGISendEvent) -> None:
-        if self.flow.write_paused and not self.disconnected:
+    async def send(self, message: Message) -> None:
+        if self._flow.write_paused and not self.disconnected:
             await self._drain()
         if self.disconnected:
             return
-        event = cast(dict[str, Any], message)
-        if event["type"] == "http.response.start":
-            self._pending = (event["status"], event.get("reason"), list(event.get("headers", ())))
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            self._pending = (message["status"], message.get("reason"), headers)
         else:
-            self._send_body(event.get("body", b""), event.get("more_body", False))
+            self._send_body(message.get("body", b""), message.get("more_body", False))
 
     async def _drain(self) -> None:
         """Wait until the client has read; one that stops reading altogether is cut off."""
-        unsent_before = self.transport.get_write_buffer_size()
-        while self.flow.write_paused:
+        unsent_before = self._transport.get_write_buffer_size()
+        while self._flow.write_paused:
             try:
-                async with asyncio.timeout(self._stall_s):
-                    await self.flow.drain()
+                async with asyncio.timeout(self._connection.stall_s):
+                    await self._flow.drain()
             except TimeoutError:
-                unsent = self.transport.get_write_buffer_size()
+                unsent = self._transport.get_write_buffer_size()
                 if unsent >= unsent_before:
                     log.warning("a client does not read its answer: its connection is cut")
                     self.reset()
                     return
                 unsent_before = unsent
 
-    async def send_500_response(self) -> None:
+    def _fail(self) -> None:
         """The application failed where it promised not to."""
         reply = error_reply(InternalServerError("Internal server error."))
         headers = with_common_headers(reply, new_request_id(), ())
-        self._pending = (reply.status, None, headers)
-        self._send_body(bytes(reply.body), more_body=False)
+        self.respond(reply.status, None, headers, reply.body)
 
-    def _send_body(self, body: bytes, more_body: bool) -> None:
-        assert self._pending or self.response_started, "http.response.start comes first"
-        assert not self.response_complete, "http.response.body after the last one"
+    def _send_body(self, body: Body, more_body: bool) -> None:
+        assert self._pending or self._is_started, "http.response.start comes first"
+        assert not self._is_complete, "http.response.body after the last one"
         head = b""
         if self._pending is not None:
             head = self._head(*self._pending, length=None if more_body else len(body))
             self._pending = None
-            self.response_started = True
+            self._is_started = True
         if self._is_bodiless:
             body = b""
-        elif self.chunked_encoding:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        elif self._is_chunked:
+            body = b"".join((b"%x\r\n" % len(body), body, b"\r\n")) if body else b""
             body += b"" if more_body else b"0\r\n\r\n"
         if head and len(body) < JOIN_BELOW_BYTES:
-            self.transport.write(b"%b%b" % (head, body))
+            self._transport.write(b"".join((head, body)))
         else:
-            self.transport.writelines([head, body])
+            self._transport.writelines([head, body])
         if not more_body:
-            self.response_complete = True
-            self.message_event.set()
-            self.on_response()
+            self._is_complete = True
+            if self._gone is not None:
+                self._gone.set()
+            self._connection.next()
 
     def _head(
         self, status: int, reason: str | None, headers: list[Header], length: int | None
     ) -> bytes:
         """The status line and headers; framing and `connection` are decided here alone."""
-        self.keep_alive = status < 400 and self._may_keep_alive()
-        self.chunked_encoding = length is None
+        self.keep_alive = status < 400 and self._connection.may_keep_alive()
+        self._is_chunked = length is None
         self._is_bodiless = self.scope["method"] == "HEAD" or status in EMPTY_STATUS
         if status not in EMPTY_STATUS:
             headers.append(
@@ -159,26 +219,15 @@ class Exchange(RequestResponseCycle):
                 else (b"content-length", b"%d" % length)
             )
         headers.append((b"connection", b"keep-alive" if self.keep_alive else b"close"))
-        if access_log.isEnabledFor(logging.INFO):
-            self._write_access_line(status)
-        return response_head(status, reason, headers)
-
-    def _write_access_line(self, status: int) -> None:
-        # The query string stays out of every log: it may hold what the client meant for us only.
-        client = self.scope["client"]
-        arguments = (
-            f"/{client[0]}:{client[1]}" if client else "127.0.0.1",
-            self.scope["method"],
-            self.scope["raw_path"].decode("ascii", "backslashreplace"),
-            status,
-            (time.perf_counter() - self._started) * 1000,
-        )
-        # `access_log.info` would search the stack for its caller, at twice the cost of the rest.
-        access_log.handle(
-            logging.LogRecord(
-                access_log.name, logging.INFO, __file__, 0, ACCESS_LINE, arguments, None
+        if self._connection.access_lines is not None:
+            self._connection.access_lines.add(
+                self.scope["client"],
+                self.scope["method"],
+                self.scope["raw_path"],
+                status,
+                (time.perf_counter() - self._started) * 1000,
             )
-        )
+        return response_head(status, reason, headers)
 
 
 @dataclass(frozen=True, slots=True)

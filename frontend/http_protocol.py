@@ -4,7 +4,11 @@ Like the aggregator in TorchServe's pipeline, the protocol collects a whole requ
 application hears of it. So the size limit holds before anything is routed, a slow client costs
 a buffer and a timer instead of a task, and `receive` never waits.
 
-A connection moves through these states; one timer, `_deadline`, guards whichever it is in:
+An application may have a method `begin(exchange) -> bool` that takes a request without a task,
+and calls `exchange.respond` when the answer is there; whatever it does not take is asked of it
+as ASGI has it.
+
+A connection moves through these states; one deadline guards whichever it is in:
 
     idle --first byte--> head --blank line--> body --last byte--> answering --> idle
       `- keep_alive_s      `- head_s            `- body_s of silence   `- the application's own
@@ -19,6 +23,7 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -26,6 +31,7 @@ from uvicorn.server import ServerState
 from torchkeep.frontend.errors import BadRequest, RequestTimeout
 from torchkeep.frontend.exchange import Exchange, Refusal, refusal
 from torchkeep.frontend.responses import Header
+from torchkeep.runtime.logs import AccessLog
 
 log = logging.getLogger("torchkeep.frontend")
 
@@ -50,9 +56,10 @@ class Limits:
 class ListenerState(ServerState):
     """What the connections of one listener share."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, access_log: AccessLog | None = None) -> None:
         super().__init__()
         self.limits = limits
+        self.access_log = access_log
         self.is_draining = False
 
 
@@ -69,10 +76,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._state = server_state
         self._limits = server_state.limits
+        self.access_lines = server_state.access_log
+        self.stall_s = server_state.limits.body_s
+        self._begin: Callable[[Exchange], bool] | None = getattr(self.app, "begin", None)
         self.parser = _new_parser(self)
         self._active: Exchange | None = None
         self._waiting: deque[Exchange | Refusal] = deque()  # pipelined, in order
-        self._deadline: asyncio.TimerHandle | None = None
+        self._on_deadline: Callable[[], None] | None = None
+        self._due = 0.0  # by the loop's clock, while there is a deadline
+        self._timer: asyncio.TimerHandle | None = None
         self._is_deaf = False  # what still arrives is not read: a refusal is on its way
         self._is_over = False  # nothing is written any more either
         self._is_receiving = False
@@ -81,6 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._begun = 0  # requests in the data at hand
         self._spelled: list[Header] = []
         self._chunks: list[bytes] = []
+        self._scope: dict[str, Any] = {}
         self._head_bytes: int
         self._body_bytes: int
         self._message_bytes: int  # all of it, as it came
@@ -118,6 +131,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         self._disarm()
+        if self._timer is not None:
+            self._timer.cancel()
         self._is_deaf = self._is_over = True
         if self._active is not None:
             self._active.lose_client()
@@ -150,7 +165,6 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._is_deaf:
             raise ValueError("nothing may follow a refused request")
-        super().on_message_begin()
         self._disarm()
         self._is_receiving = True
         self._begun += 1
@@ -185,12 +199,22 @@ class HttpProtocol(HttpToolsProtocol):
             parsed = httptools.parse_url(url)
             url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")
         raw_path, _, query = url.partition(b"?")
-        scope = cast(dict[str, Any], self.scope)
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["raw_path"] = raw_path
-        scope["path"] = unquote(raw_path.decode("utf-8", "replace"))
-        scope["query_string"] = query
-        scope["spelled_headers"] = self._spelled
+        path = raw_path.decode("utf-8", "replace")
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "raw_path": raw_path,
+            "path": unquote(path) if "%" in path else path,
+            "query_string": query,
+            "headers": self.headers,
+            "spelled_headers": self._spelled,
+        }
         if self._announced_bytes > self._limits.max_request_bytes:
             # TorchServe keeps the connection and skips the body. After `Expect` nobody can
             # know whether the body will come, and guessing wrong would read it as a request.
@@ -216,16 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
-        exchange = Exchange(
-            self.scope,
-            body,
-            self.transport,
-            self.flow,
-            self._may_keep_alive,
-            self._next,
-            self._limits.body_s,
-        )
-        self._enqueue(exchange)
+        self._enqueue(Exchange(self._scope, body, self))
 
     # Answers, in the order of the requests
 
@@ -241,13 +256,20 @@ class HttpProtocol(HttpToolsProtocol):
     def _answer(self, exchange: Exchange) -> None:
         self._active = exchange
         self._disarm()
-        self._start_asgi_task(exchange, self.app)
+        if self._begin is None or not exchange.can_respond or not self._begin(exchange):
+            self.start_task(exchange, cast(ASGIApp, self.app))
 
-    def _may_keep_alive(self) -> bool:
+    def start_task(self, exchange: Exchange, app: ASGIApp) -> None:
+        """Let an ASGI application answer, in a task that uvicorn waits for at the end."""
+        task = self.loop.create_task(exchange.run(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def may_keep_alive(self) -> bool:
         """Draining ends a connection with the answer to the last request that reached us."""
         return not self._state.is_draining or bool(self._waiting) or self._is_receiving
 
-    def _next(self) -> None:
+    def next(self) -> None:
         """The active exchange is over: close, go on with a pipelined request, or wait."""
         assert self._active is not None
         keep_alive = self._active.keep_alive
@@ -313,32 +335,45 @@ class HttpProtocol(HttpToolsProtocol):
                 self._refuse(refusal(BadRequest("Invalid HTTP message.")))
             elif self._has_head:
                 self._arm(self._limits.body_s, self._time_out)
-            elif self._deadline is None:
+            elif self._on_deadline is None:
                 self._arm(self._limits.head_s, self._time_out)
         elif self._active is not None:
             self._disarm()
-        elif self._deadline is None:
+        elif self._on_deadline is None:
             self._arm(self._idle_s(self._limits.keep_alive_s), self._give_up)
 
     def _idle_s(self, otherwise_s: float) -> float:
         return self._limits.drain_grace_s if self._state.is_draining else otherwise_s
 
     def _arm(self, seconds: float, action: Callable[[], None]) -> None:
-        self._disarm()
-        self._deadline = self.loop.call_later(seconds, action)
+        # One timer outlives many deadlines: arming one for each would cost more than this.
+        self._on_deadline = action
+        self._due = self.loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._due:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self.loop.call_at(self._due, self._look_at_clock)
 
     def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._on_deadline = None
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        action = self._on_deadline
+        if action is None:
+            return
+        if self.loop.time() < self._due:
+            self._timer = self.loop.call_at(self._due, self._look_at_clock)
+        else:
+            self._on_deadline = None
+            action()
 
     def _time_out(self) -> None:
-        self._deadline = None
         self._refuse(refusal(RequestTimeout("The request did not arrive in time.")))
 
     def _give_up(self) -> None:
         """An idle client: nothing to answer. One that has stopped reading is cut off."""
-        self._deadline = None
         unsent_before = self._unsent_bytes
         self._unsent_bytes = self.transport.get_write_buffer_size()
         if not self._unsent_bytes:
@@ -349,6 +384,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._arm(self._limits.body_s, self._give_up)
 
     def _start_message(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
         self._spelled = []
         self._chunks = []
         self._head_bytes = 0

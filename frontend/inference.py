@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable
 
 from torchkeep.frontend.call import Call
 from torchkeep.frontend.errors import MethodNotAllowed, ResourceNotFound
-from torchkeep.frontend.jobs import Job
+from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.parsing import read_input
 from torchkeep.frontend.piece_stream import PieceStream
@@ -17,7 +17,7 @@ from torchkeep.frontend.responses import (
     prediction_reply,
     status_reply,
 )
-from torchkeep.runtime.messages import Body
+from torchkeep.runtime.messages import Body, Prediction
 
 
 class Inference:
@@ -43,25 +43,43 @@ class Inference:
             return status_reply("Healthy")
         return status_reply("Unhealthy", 500)
 
-    async def _predict(
-        self, call: Call, explain: bool, name: str, rest: list[str]
-    ) -> Reply | StreamedReply:
+    def submit(self, call: Call, body: bytes) -> Job | None:
+        """Queue what asks for a prediction; None for all other routes.
+
+        Whoever calls makes the answer out of the job's with `reply`.
+        """
+        match call.segments:
+            case ["predictions" | "explanations" as verb, name, *rest]:
+                return self._submit(call, body, verb == "explanations", name, rest)
+        return None
+
+    def reply(self, call: Call, job: Job, outcome: Prediction | Failure) -> Reply | StreamedReply:
+        """What the client gets. Raises the error that came in place of an answer."""
+        if not isinstance(outcome, Prediction):
+            raise outcome
+        name = call.segments[1]
+        if job.stream is not None:
+            first = first_piece_reply(outcome)
+            return StreamedReply(first, self._rest(call, name, job, job.stream))
+        self._metrics.inference_latency(name, job.version, time.perf_counter() - call.started)
+        return prediction_reply(outcome)
+
+    def _submit(self, call: Call, body: bytes, explain: bool, name: str, rest: list[str]) -> Job:
         if call.method == "OPTIONS":
             raise MethodNotAllowed
         version = rest[0] if rest else None
         model = self._registry.get(name, version)
         added = {"explain": str(explain), "url_path": "/".join(rest[1:])}
-        request_input = read_input(call.request_id, call.spelled_headers, await call.body(), added)
-        version_label = version or "default"
-        self._metrics.inference_request(name, version_label)
-        job = model.submit(request_input, version)
+        request_input = read_input(call.request_id, call.spelled_headers, body, added)
+        self._metrics.inference_request(name, version or "default")
+        return model.submit(request_input, version)
+
+    async def _predict(
+        self, call: Call, explain: bool, name: str, rest: list[str]
+    ) -> Reply | StreamedReply:
+        job = self._submit(call, await call.body(), explain, name, rest)
         with call.abandons(job):
-            prediction = await job.reply()
-            if job.stream is not None:
-                first = first_piece_reply(prediction)
-                return StreamedReply(first, self._rest(call, name, job, job.stream))
-        self._metrics.inference_latency(name, version_label, time.perf_counter() - call.started)
-        return prediction_reply(prediction)
+            return self.reply(call, job, await job.reply())
 
     async def _rest(
         self, call: Call, name: str, job: Job, stream: PieceStream

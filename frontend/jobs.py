@@ -15,14 +15,36 @@ Failure = WorkerFailed | ServiceUnavailable
 class Job:
     """One accepted request waiting for its reply, which may be the first piece of a stream."""
 
-    __slots__ = ("_reply", "accepted_at", "request", "stream", "version")
+    __slots__ = (
+        "_deliver",
+        "_outcome",
+        "_waiter",
+        "accepted_at",
+        "is_over",
+        "request",
+        "stream",
+        "version",
+    )
 
     def __init__(self, request: RequestInput, version: str) -> None:
         self.request = request
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
-        self._reply: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        self.is_over = False  # answered, or nobody waits any more
+        self._outcome: Prediction | Failure | None = None
+        self._deliver: Callable[[Prediction | Failure], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
+        """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
+
+        After `cancel` it is not called. It must not raise.
+        """
+        if self._outcome is not None:
+            deliver(self._outcome)
+        else:
+            self._deliver = deliver
 
     async def reply(self) -> Prediction:
         """The handler's answer, or the first piece of it, when there is a `stream`.
@@ -30,42 +52,56 @@ class Job:
         Raises WorkerFailed where the batch failed, ServiceUnavailable where the model went
         away before a worker took the job.
         """
-        return await self._reply
+        if self._outcome is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            if self.is_over:
+                self._waiter.cancel()
+            await self._waiter
+        assert self._outcome is not None
+        if isinstance(self._outcome, Prediction):
+            return self._outcome
+        raise self._outcome
 
     def cancel(self) -> None:
         """Nobody waits any more: a job not yet sent to a worker is skipped."""
-        self._reply.cancel()
+        self.is_over = True
+        self._deliver = None
+        if self._waiter is not None:
+            self._waiter.cancel()
         if self.stream is not None:
             self.stream.cancel()
-
-    @property
-    def is_over(self) -> bool:
-        return self._reply.done()
 
     def add_piece(self, piece: Prediction) -> None:
         """A piece of an answer that goes on; status and headers count in the first one only."""
         if self.stream is not None:
             self.stream.put(piece.body)
-        elif not self._reply.done():
+        elif not self.is_over:
             self.stream = PieceStream()
-            self._reply.set_result(piece)
+            self._end(piece)
 
     def answer(self, prediction: Prediction) -> None:
         """The whole answer, or the last piece of it."""
         # The reply may arrive after the client left: then dropping it is the whole clean-up.
         if self.stream is not None:
             self.stream.end(prediction.body)
-        elif not self._reply.done():
-            self._reply.set_result(prediction)
+        elif not self.is_over:
+            self._end(prediction)
 
     def fail(self, error: Failure) -> None:
         """An error in place of the answer, or of the rest of it."""
         if self.stream is not None:
             self.stream.fail(error)
-        elif not self._reply.done():
-            self._reply.set_exception(error)
-            # A client that left a moment ago never looks: that is no news for the log.
-            self._reply.exception()
+        elif not self.is_over:
+            self._end(error)
+
+    def _end(self, outcome: Prediction | Failure) -> None:
+        self.is_over = True
+        self._outcome = outcome
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        deliver, self._deliver = self._deliver, None
+        if deliver is not None:
+            deliver(outcome)
 
 
 class JobQueue:
@@ -80,6 +116,7 @@ class JobQueue:
         self._jobs: deque[Job] = deque()
         # TorchServe: only one worker of a version assembles a batch at a time, the first here.
         self._pulls: deque[Pull] = deque()
+        self.consumers = 0  # workers that serve it
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -111,14 +148,26 @@ class JobQueue:
         self._feed()
         return pull
 
+    def take(self) -> Job | None:
+        """The next job, if there is one."""
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.is_over:
+                return job
+        return None
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Return what was taken to the head of the queue, in order."""
+        self._jobs.extendleft(reversed(jobs))
+        self._feed()
+
     def _feed(self) -> None:
         while self._pulls and self._pulls[0].assemble(self._jobs):
             self._pulls.popleft().hand_over()
 
     def _give_back(self, pull: "Pull", jobs: Sequence[Job]) -> None:
         self._pulls.remove(pull)
-        self._jobs.extendleft(reversed(jobs))
-        self._feed()
+        self.put_back(jobs)
 
 
 class Pull:

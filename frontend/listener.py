@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from torchkeep.frontend.http_protocol import HttpProtocol, Limits, ListenerState
 from torchkeep.runtime.address import Address
+from torchkeep.runtime.logs import AccessLog
 
 BACKLOG = 2048
 DRAIN_LIMIT_S = 55  # `torchserve --stop` waits 60 s before it kills
@@ -26,7 +27,9 @@ class Listener(uvicorn.Server):
     belong to the roof, which drains all listeners in parallel and then cleans up.
     """
 
-    def __init__(self, app: ASGIApp, address: Address, limits: Limits) -> None:
+    def __init__(
+        self, app: ASGIApp, address: Address, limits: Limits, access_log: AccessLog | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -48,7 +51,7 @@ class Listener(uvicorn.Server):
             )
         )
         self.address = address
-        self._state = ListenerState(limits)
+        self._state = ListenerState(limits, access_log)
         self.server_state = self._state
         self._is_started = asyncio.Event()
 

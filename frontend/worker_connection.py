@@ -28,7 +28,7 @@ class LoadRefused(WorkerDied):
 
 
 class WorkerConnection(asyncio.BufferedProtocol):
-    """Sends one message at a time; its reply ends it, and chunks may come before the reply.
+    """Each message that is sent is answered by one reply, in order; chunks may come before it.
 
     `on_message` gets both; WorkerDied from it ends the connection. `on_end` is called with
     the reason when no reply will come any more: WorkerDied, or TimeoutError for one that takes
@@ -46,7 +46,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._max_body_bytes = max_body_bytes
         self._on_message = on_message
         self._on_end = on_end
-        self._is_awaiting = False
+        self._awaited = 0  # replies
         self._reply: asyncio.Future[Message] | None = None  # of an `exchange`
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -72,13 +72,16 @@ class WorkerConnection(asyncio.BufferedProtocol):
     def post(self, message: Message, limit_s: float) -> None:
         """Send a message; each message of the worker restarts the clock.
 
+        One that is sent while another waits for its reply is read by the worker after that.
+
         Raises WorkerLeft when the connection has ended.
         """
         if self._transport is None or self._transport.is_closing():
             raise WorkerLeft("the connection is closed")
-        self._is_awaiting = True
+        self._awaited += 1
         self._limit_s = limit_s
-        self._restart_clock()
+        if self._awaited == 1:
+            self._restart_clock()
         self._transport.writelines(self._wire.seal(message))
 
     async def exchange(self, message: Message, limit_s: float) -> Message:
@@ -122,7 +125,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._fail(WorkerLeft("the connection is closed"))
 
     def _take(self, message: Message) -> None:
-        if not self._is_awaiting:
+        if not self._awaited:
             kind = type(message).__name__
             raise WorkerDied(f"it sent a {kind} message that nobody asked for")
         if self._loop.time() >= self._due:  # before the timer has had its turn
@@ -132,7 +135,9 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self._restart_clock()
             self._on_message(message)
             return
-        self._is_awaiting = False
+        self._awaited -= 1
+        if self._awaited:
+            self._restart_clock()
         if self._reply is None:
             self._on_message(message)
         elif not self._reply.done():
@@ -147,7 +152,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     def _look_at_clock(self) -> None:
         self._timer = None
-        if not self._is_awaiting:
+        if not self._awaited:
             return
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look_at_clock)
@@ -164,7 +169,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._end(error)
 
     def _end(self, error: Exception) -> None:
-        self._is_awaiting = False  # a reply that comes after all comes too late
+        self._awaited = 0  # a reply that comes after all comes too late
         if self._reply is None:
             self._on_end(error)
         elif not self._reply.done():

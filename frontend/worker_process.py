@@ -2,6 +2,10 @@
 
 One task runs each worker. It pulls batches from the queue of its model version, so there is
 no dispatcher; a dead, late or garbled worker fails exactly the batch it had in flight.
+
+A worker that answers within a millisecond or two would spend half its time waiting for its next
+request. So the only worker of a model is sent a request ahead, behind the one it works on; that
+one has not begun while the other is unanswered, and returns to the queue if the worker dies.
 """
 
 import asyncio
@@ -9,6 +13,7 @@ import enum
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -32,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
+QUICK_S = 0.002  # an answer within this time earns a worker a request ahead
+AHEAD = 2  # requests sent ahead
 STATUS_REPORT_S = 0.2  # for an exit status to arrive after the connection ended
 
 
@@ -85,7 +92,9 @@ class WorkerProcess:
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[None] | None = None
         self._stopping = False
-        self._batch: list[Job] = []
+        self._in_flight: deque[list[Job]] = deque()  # sent; the worker is at the first
+        self._began = 0.0  # with that one
+        self._is_quick = False
         self._pull: Pull | None = None  # while this worker is idle
         self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
@@ -142,11 +151,12 @@ class WorkerProcess:
         self.begin_stop()
         if self._task is None:
             return
-        if not self._batch:
+        if not self._in_flight:
             grace_s = 0  # idle, loading or waiting for a retry
         await asyncio.wait([self._task], timeout=grace_s)
-        for job in self._batch:
-            job.fail(refusal())
+        for batch in self._in_flight:
+            for job in batch:
+                job.fail(refusal())
         if not self._task.done():
             self._task.cancel()
         await asyncio.wait([self._task])
@@ -232,6 +242,8 @@ class WorkerProcess:
         """
         self._connection = connection
         self._served = asyncio.get_running_loop().create_future()
+        self._is_quick = False
+        self._queue.consumers += 1
         self._pull_next()
         try:
             await self._served
@@ -241,20 +253,36 @@ class WorkerProcess:
         finally:
             self._end_serving(None)
             self._served = None
+            self._queue.consumers -= 1
 
     def _pull_next(self) -> None:
         if self._stopping:
-            self._end_serving(None)
+            if not self._in_flight:
+                self._end_serving(None)
             return
-        load = self._settings.load
-        pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
-        if not self._batch:  # which `_send` has set if it was called
-            self._pull = pull
+        if not self._in_flight:
+            load = self._settings.load
+            pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
+            if not self._in_flight:  # which `_send` has filled if it was called
+                self._pull = pull
+        while self._may_send_ahead() and (job := self._queue.take()) is not None:
+            self._send([job])
+
+    def _may_send_ahead(self) -> bool:
+        # With more workers, another might have begun with the request meanwhile.
+        return (
+            self._is_quick
+            and 0 < len(self._in_flight) <= AHEAD
+            and self._queue.consumers == 1
+            and self._settings.load.batch_size == 1
+        )
 
     def _send(self, batch: list[Job]) -> None:
         self._pull = None
-        self._batch = batch
         name, now = self._settings.load.model_name, monotonic()
+        if not self._in_flight:
+            self._began = now
+        self._in_flight.append(batch)
         for job in batch:
             self._metrics.queue_latency(name, job.version, now - job.accepted_at)
         try:
@@ -269,7 +297,9 @@ class WorkerProcess:
             self._deliver_chunk(message)
             return
         predictions = self._checked(message)
-        batch, self._batch = self._batch, []
+        batch = self._in_flight.popleft()
+        now = monotonic()
+        self._is_quick, self._began = now - self._began < QUICK_S, now
         self._pull_next()  # first, so that the worker computes while clients get their answers
         self._metrics.worker_metrics(predictions.metrics)
         if predictions.status != 200:
@@ -283,7 +313,7 @@ class WorkerProcess:
         """The answers to the requests that the worker was given, in their order."""
         if not isinstance(reply, Predictions):
             raise WorkerDied("it answered a batch with something else")
-        asked = [job.request.request_id for job in self._batch]
+        asked = [job.request.request_id for job in self._in_flight[0]]
         if reply.status == 200 and [item.request_id for item in reply.items] != asked:
             raise WorkerDied("it answered requests that it was not given")
         return reply
@@ -301,7 +331,7 @@ class WorkerProcess:
 
     def _deliver_chunk(self, chunk: Chunk) -> None:
         """Pieces for jobs of the batch in flight. Raises WorkerDied for anybody else's."""
-        waiting = {job.request.request_id: job for job in self._batch}
+        waiting = {job.request.request_id: job for job in self._in_flight[0]}
         jobs = [waiting.pop(item.request_id, None) for item in chunk.items]
         if not jobs or None in jobs:
             raise WorkerDied("it sent pieces of answers that nobody asked for")
@@ -313,7 +343,16 @@ class WorkerProcess:
                 job.fail(WorkerFailed(chunk.status, chunk.message))
 
     def _fail_batch(self, error: WorkerFailed) -> None:
-        batch, self._batch = self._batch, []
+        """Answer what the worker was at; what was sent ahead goes to the next worker."""
+        if not self._in_flight:
+            return
+        batch = self._in_flight.popleft()
+        ahead = [job for later in self._in_flight for job in later]
+        self._in_flight.clear()
+        if self._stopping:  # the queue may have no next worker
+            batch = [*batch, *ahead]
+        else:
+            self._queue.put_back(ahead)
         for job in batch:
             job.fail(error)
 

@@ -42,7 +42,7 @@ from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError
-from torchkeep.runtime.logs import configure_logging, start_step
+from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 
 DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
 
@@ -60,8 +60,11 @@ def torchkeep(argv: list[str] | None = None) -> None:
 def serve(flags: Flags) -> int:
     """Run the server in this process until SIGTERM or SIGINT; returns the exit code."""
     config = load_config(flags, os.environ, Path.cwd())
-    with configure_logging(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, os.environ))
+    with (
+        configure_logging() as access_log,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return runner.run(_serve(config, os.environ, access_log))
 
 
 def doctor(flags: Flags) -> int:
@@ -75,7 +78,7 @@ def doctor(flags: Flags) -> int:
     return 0
 
 
-async def _serve(config: Config, environ: Mapping[str, str]) -> int:
+async def _serve(config: Config, environ: Mapping[str, str], access_log: AccessLog) -> int:
     compute = plan_compute(config, environ)
     plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
     _announce(config, compute, plan)
@@ -84,7 +87,7 @@ async def _serve(config: Config, environ: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan) as server:
+    async with compose(config, environ, compute, plan, access_log) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
@@ -123,7 +126,11 @@ async def _drain_at(
 
 @asynccontextmanager
 async def compose(
-    config: Config, environ: Mapping[str, str], compute: Compute, plan: ThreadPlan
+    config: Config,
+    environ: Mapping[str, str],
+    compute: Compute,
+    plan: ThreadPlan,
+    access_log: AccessLog,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics = Metrics()
@@ -156,10 +163,12 @@ async def compose(
             if served := await registry.load_at_startup(name, url):
                 loading.append(served)
         _observe(metrics, registry)
-        yield Server(_listeners(config, registry, metrics), registry, loading)
+        yield Server(_listeners(config, registry, metrics, access_log), registry, loading)
 
 
-def _listeners(config: Config, registry: ModelRegistry, metrics: Metrics) -> list[Listener]:
+def _listeners(
+    config: Config, registry: ModelRegistry, metrics: Metrics, access_log: AccessLog
+) -> list[Listener]:
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
         cors=Cors(
@@ -183,7 +192,7 @@ def _listeners(config: Config, registry: ModelRegistry, metrics: Metrics) -> lis
     for _, address in apps:
         if address.is_tls:
             raise ConfigError(f"{address}: https listeners are not served yet, use http")
-    return [Listener(app, address, limits) for app, address in apps]
+    return [Listener(app, address, limits, access_log) for app, address in apps]
 
 
 async def _listen(listener: Listener) -> None:
