@@ -77,6 +77,8 @@ def checked_status(code: Any) -> int:
 
 def checked_text(value: Any) -> str:
     """The value as a plain string, if UTF-8 can hold it."""
+    if type(value) is str and value.isascii():
+        return value
     try:
         return bytes(value.encode("utf-8")).decode("utf-8")
     except (AttributeError, UnicodeError) as error:

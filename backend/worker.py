@@ -7,6 +7,7 @@ process ends and the frontend decides what happens next.
 
 import os
 import socket
+from time import perf_counter
 
 from torchkeep.backend import process
 from torchkeep.backend.service import LoadFailed, Service
@@ -14,6 +15,11 @@ from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
 from torchkeep.runtime.processes import become_subreaper
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
+
+# Waking a process takes longer than answering a small request. While the next one keeps coming
+# within the first time, the worker looks out for it, for at most the second, before it sleeps.
+SOON_S = 0.0005
+LOOKOUT_S = 0.0003
 
 
 class Worker:
@@ -31,6 +37,7 @@ class Worker:
         self._frontend_pid = frontend_pid
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
+        self._looks_out = False
 
     def run(self) -> None:
         process.reset_signals()
@@ -43,7 +50,7 @@ class Worker:
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
         while True:
             try:
-                count = self._connection.recv_into(self._wire.buffer())
+                count = self._receive()
             except ConnectionResetError:
                 count = 0
             if count == 0:
@@ -55,6 +62,19 @@ class Worker:
                 raise SystemExit(f"The frontend's frame was refused: {error}") from None
             for message in messages:
                 self._send(self._answer(message))
+
+    def _receive(self) -> int:
+        """Fill the wire's buffer; the number of bytes that came, 0 at the end of the stream."""
+        buffer, began = self._wire.buffer(), perf_counter()
+        while self._looks_out and perf_counter() - began < LOOKOUT_S:
+            try:
+                return self._connection.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                os.sched_yield()  # whoever else can use this core has it
+        count = self._connection.recv_into(buffer)
+        # On a single core nobody could send anything meanwhile.
+        self._looks_out = perf_counter() - began < SOON_S and len(os.sched_getaffinity(0)) > 1
+        return count
 
     def _answer(self, message: Message) -> Message:
         match message:

@@ -13,7 +13,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.metrics.unit import full_unit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as there is one for every prediction: see runtime/messages.py
 class Emission:
     """One recorded value, on its way out of the handler."""
 
