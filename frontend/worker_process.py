@@ -20,6 +20,7 @@ from time import monotonic
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue, Pull
+from torchkeep.frontend.lookout import Lookout
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
@@ -95,6 +96,7 @@ class WorkerProcess:
         self._in_flight: deque[list[Job]] = deque()  # sent; the worker is at the first
         self._began = 0.0  # with that one
         self._is_quick = False
+        self._lookout = Lookout(lambda: not self._in_flight)
         self._pull: Pull | None = None  # while this worker is idle
         self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
@@ -290,6 +292,8 @@ class WorkerProcess:
             self._connection.post(predict, self._settings.response_timeout_s)
         except WorkerDied as error:
             self._end_serving(error)
+        if self._is_quick:
+            self._lookout.begin()
 
     def _take(self, message: Message) -> None:
         """A message of the worker. Raises WorkerDied for one that nobody asked for."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import logging
+import queue
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import uvloop
 
-from torchkeep.frontend.exchange import EXCHANGE
+from torchkeep.frontend.exchange import EXCHANGE, Exchange
 from torchkeep.frontend.http_protocol import MAX_HEAD_BYTES, Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.runtime.address import Address
+from torchkeep.runtime.logs import AccessLog
 
 DEADLINE_S = 10.0
 LIMIT = 1000
@@ -67,9 +68,11 @@ class Client:
 
 
 @asynccontextmanager
-async def listening(app: Any, limits: Limits | None = None) -> AsyncIterator[Listener]:
+async def listening(
+    app: Any, limits: Limits | None = None, access_log: AccessLog | None = None
+) -> AsyncIterator[Listener]:
     limits = limits or Limits(max_request_bytes=LIMIT, drain_grace_s=0.02)
-    listener = Listener(app, Address("http", "127.0.0.1", 0), limits)
+    listener = Listener(app, Address("http", "127.0.0.1", 0), limits, access_log)
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
         await listener.wait_started()
@@ -552,14 +555,113 @@ def test_slow_handler_is_not_a_slow_client(run: Any) -> None:
     run(main())
 
 
-def test_access_line_has_no_query(run: Any, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="torchkeep.access"):
-        run(exchange(b"GET /p%20q?token=secret HTTP/1.1\r\n\r\n", Echo(404)))
-    (record,) = caplog.records
-    words = record.getMessage().split(" ")
+def test_access_line_has_no_query(run: Any) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    access_log = AccessLog(lines)
+
+    async def main() -> None:
+        serving = listening(Echo(404), access_log=access_log)
+        async with serving as listener, connected(listener) as client:
+            client.send(b"GET /p%20q?token=secret HTTP/1.1\r\n\r\n")
+            await client.response()
+
+    run(main())
+    words = access_log.take().partition(" - ")[2].split(" ")
     assert words[0].startswith("/127.0.0.1:")
     assert words[1:5] == ['"GET', "/p%20q", 'HTTP/1.1"', "404"]
-    assert words[5].isdigit()
+    assert words[5].strip().isdigit()
+
+
+class Beginner(Echo):
+    """Takes requests to /now without a task, and those to /later when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchanges: list[Exchange] = []
+        self.has_later = asyncio.Event()
+
+    def begin(self, exchange: Exchange) -> bool:
+        if exchange.scope["path"] not in ("/now", "/later"):
+            return False
+        self.exchanges.append(exchange)
+        if exchange.scope["path"] == "/now":
+            exchange.respond(200, "Now", [], exchange.request_body)
+        else:
+            self.has_later.set()
+        return True
+
+
+def test_an_answer_without_a_task_is_an_answer_like_others(run: Any) -> None:
+    async def main() -> None:
+        app = Beginner()
+        async with listening(app) as listener, connected(listener) as client:
+            for path in (b"now", b"other", b"now"):
+                client.send(b"POST /%b HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc" % path)
+                status, headers, body = await client.response()
+                assert status == b"HTTP/1.1 200 " + (b"Now" if path == b"now" else b"OK")
+                assert headers == {b"content-length": b"3", b"connection": b"keep-alive"}
+                assert body == b"abc"
+            client.send(b"HEAD /now HTTP/1.1\r\n\r\n")
+            _, headers, _ = await client.response(has_body=False)
+            assert headers[b"content-length"] == b"0"
+        assert len(app.scopes) == 1
+
+    run(main())
+
+
+def test_pipelined_requests_wait_for_an_answer_without_a_task(run: Any) -> None:
+    async def main() -> None:
+        app = Beginner()
+        async with listening(app) as listener, connected(listener) as client:
+            paths = (b"later", b"now", b"other")
+            client.send(b"".join(b"GET /%b HTTP/1.1\r\n\r\n" % path for path in paths))
+            await app.has_later.wait()
+            assert len(app.exchanges) == 1
+            app.exchanges[0].respond(201, None, [], b"x")
+            lines = [(await client.response())[0] for _ in paths]
+            assert lines == [b"HTTP/1.1 201 Created", b"HTTP/1.1 200 Now", b"HTTP/1.1 200 OK"]
+
+    run(main())
+
+
+def test_an_answer_without_a_task_for_a_client_that_left(run: Any) -> None:
+    async def main() -> None:
+        app = Beginner()
+        left = asyncio.Event()
+        async with listening(app) as listener:
+            async with connected(listener) as client:
+                client.send(b"GET /later HTTP/1.1\r\n\r\n")
+                await app.has_later.wait()
+                app.exchanges[0].on_disconnect = left.set
+            await left.wait()
+            app.exchanges[0].respond(200, None, [], b"nobody reads this")
+
+    run(main())
+
+
+def test_who_does_not_read_is_answered_in_a_task_that_waits(run: Any) -> None:
+    """Or else its answers would pile up here."""
+    large = bytes(1 << 20)
+
+    class Large(Beginner):
+        def begin(self, exchange: Exchange) -> bool:
+            self.exchanges.append(exchange)
+            exchange.respond(200, None, [], large)
+            return True
+
+    async def main() -> None:
+        app = Large()
+        async with listening(app) as listener, connected(listener) as client:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.send(b"GET / HTTP/1.1\r\n\r\n" * 40)
+            while not app.scopes:  # noqa: ASYNC110 - a plain list
+                await asyncio.sleep(0.01)
+            assert len(app.exchanges) < 39
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            for _ in range(40):
+                await client.response()
+
+    run(main())
 
 
 def test_failing_application_answers_500(run: Any, caplog: pytest.LogCaptureFixture) -> None:

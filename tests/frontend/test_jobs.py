@@ -164,6 +164,29 @@ def test_the_first_answer_counts() -> None:
     run(scenario)
 
 
+def test_an_answer_is_delivered_once_whenever_it_comes() -> None:
+    got: list[object] = []
+    early, late, left = job("a"), job("b"), job("c")
+    early.answer(Prediction("a", b"1"))
+    early.when_answered(got.append)
+    late.when_answered(got.append)
+    late.fail(error := WorkerFailed(500, "Worker died."))
+    late.answer(Prediction("b", b"2"))
+    left.when_answered(got.append)
+    left.cancel()
+    left.answer(Prediction("c", b"3"))
+    assert got == [Prediction("a", b"1"), error]
+
+
+def test_what_was_taken_may_be_put_back_in_order() -> None:
+    queue = JobQueue(10)
+    first, second, third = filled(queue, "a", "b", "c")
+    first.cancel()
+    assert queue.take() is second
+    queue.put_back([second])
+    assert [queue.take(), queue.take(), queue.take()] == [second, third, None]
+
+
 def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)

@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from torchkeep.frontend import worker_process
 from torchkeep.frontend.child_process import ChildProcess
-from torchkeep.frontend.errors import WorkerFailed
+from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
+from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
@@ -34,13 +36,15 @@ connection = socket.socket(fileno=int(sys.argv[1]))
 secret = connection.recv(32, socket.MSG_WAITALL)
 wire = Wire("worker", secret, sys.argv[2])
 
+received = []
+
 def receive():
-    while True:
+    while not received:
         count = connection.recv_into(wire.buffer())
         if not count:
             sys.exit(0)
-        if messages := wire.received(count):
-            return messages[0]
+        received.extend(wire.received(count))
+    return received.pop(0)
 
 def sealed(message):
     return b"".join(bytes(part) for part in wire.seal(message))
@@ -181,6 +185,121 @@ def test_the_log_says_what_was_wrong_with_an_answer(caplog: pytest.LogCaptureFix
 
     asyncio.run(scenario())
     assert "W-9000-m_1.0: it answered requests that it was not given" in caplog.messages
+
+
+# Answers one request at once, which earns it others ahead, and has three when it goes on.
+QUICK = """
+send(sealed(good(request)))
+request = receive()
+received[:0] = [receive(), receive()]
+"""
+
+
+async def all_sent(model: ServedModel, *names: str) -> list[Job]:
+    """Jobs of which the first is answered, and the others are with the worker."""
+    first, *others = [model.submit(request(name)) for name in names]
+    assert (await first.reply()).body == b"fine"
+    while len(model.queue):  # noqa: ASYNC110 - a plain length
+        await asyncio.sleep(0.01)
+    return others
+
+
+@pytest.mark.parametrize(
+    ("deed", "survivors"),
+    [
+        ("connection.close()", ["b", "c"]),
+        ("send(sealed(good(request))); connection.close()", ["a", "c"]),
+        ("send(b'garbage' * 100)", ["b", "c"]),
+        ("send(sealed(good(received[0])))", ["b", "c"]),
+        ("time.sleep(60)", ["b", "c"]),
+    ],
+)
+def test_what_was_sent_ahead_is_answered_by_the_next_worker(
+    deed: str, survivors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(QUICK + deed, response_timeout_s=1)
+            await model.scale(1, 1)
+            pid = model.workers[0].pid
+            jobs = dict(zip("abc", await all_sent(model, *"xabc"), strict=True))
+            assert model.workers[0].pid == pid
+            for name, job in jobs.items():
+                if name in survivors:
+                    assert (await job.reply()).body == b"fine"
+                else:
+                    with pytest.raises(WorkerFailed, match="died"):
+                        await job.reply()
+            assert model.workers[0].pid != pid
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_sent_ahead_is_answered_before_a_worker_is_scaled_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+    deed = (
+        QUICK + "time.sleep(0.2)\nwhile True:\n send(sealed(good(request)))\n request = receive()"
+    )
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(deed)
+            await model.scale(1, 1)
+            jobs = await all_sent(model, *"xabc")
+            model.begin_scale(0, 0)
+            assert [(await job.reply()).body for job in jobs] == [b"fine"] * 3
+            await model.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_sent_ahead_is_refused_when_its_model_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(QUICK + "time.sleep(60)")
+            await model.scale(1, 1)
+            jobs = await all_sent(model, *"xabc")
+            await model.close(grace_s=0.1)
+            for job in jobs:
+                with pytest.raises(ServiceUnavailable):
+                    await job.reply()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("workers", "quick_s", "spec"), [(2, 10.0, {}), (1, 0.0, {}), (1, 10.0, {"batch_size": 2})]
+)
+def test_nothing_is_sent_ahead_to_one_of_many_to_a_slow_one_or_to_one_that_batches(
+    workers: int, quick_s: float, spec: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "QUICK_S", quick_s)
+    deed = "send(sealed(good(request)))\nrequest = receive()\ntime.sleep(60)"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(*[deed] * workers, **spec)
+            await model.scale(workers, workers)
+            size = spec.get("batch_size", 1)
+            answered = [model.submit(request(f"a{n}")) for n in range(workers * size)]
+            for job in answered:
+                await job.reply()
+            for number in range(workers * size + 3):
+                model.submit(request(f"b{number}"))
+            await asyncio.sleep(0)
+            assert len(model.queue) == 3
+            await model.close(grace_s=0)
+
+    asyncio.run(scenario())
 
 
 def test_an_unasked_message_ends_the_worker() -> None:

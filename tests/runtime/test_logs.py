@@ -2,14 +2,16 @@
 
 import io
 import logging
+import queue
 import re
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from torchkeep.runtime import logs
-from torchkeep.runtime.logs import configure_logging, start_step
+from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
 
@@ -26,39 +28,74 @@ def test_a_start_step_stands_as_it_is(stream: io.StringIO) -> None:
     assert stream.getvalue() == "Model server started.\n100 % of %s\n"
 
 
+def access(log: AccessLog, path: bytes = b"/models") -> None:
+    log.add(("127.0.0.1", 36270), "GET", path, 200, 2.7)
+
+
 def test_an_access_line_in_torchserves_pattern(stream: io.StringIO) -> None:
-    with configure_logging(stream):
-        access = logging.getLogger("torchkeep.access")
-        access.info('%s "%s" %d %d', "/127.0.0.1:36270", "GET /models HTTP/1.1", 200, 2.7)
+    with configure_logging(stream) as log:
+        access(log)
+        log.add(None, "PUT", b"/", 404, 0.2)  # over a unix socket
     pattern = (
         STAMP + r" \[INFO \] MainThread ACCESS_LOG - "
         r'/127\.0\.0\.1:36270 "GET /models HTTP/1\.1" 200 2\n'
+        + STAMP
+        + r' \[INFO \] MainThread ACCESS_LOG - 127\.0\.0\.1 "PUT / HTTP/1\.1" 404 0\n'
     )
     assert re.fullmatch(pattern, stream.getvalue())
 
 
+def test_an_access_line_tells_the_time_of_its_request(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with configure_logging(stream) as log:
+        for now in (1e9, 1e9 + 0.5, 1e9 + 61.25):
+            monkeypatch.setattr(logs.time, "time", lambda now=now: now)
+            access(log)
+    monkeypatch.undo()
+    stamps = [line.split(" ")[0] for line in stream.getvalue().splitlines()]
+    expected = [
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at)) + f",{at % 1 * 1000:03.0f}"
+        for at in (1e9, 1e9 + 0.5, 1e9 + 61.25)
+    ]
+    assert stamps == expected
+
+
 def test_many_access_lines_come_out_whole_and_in_order(stream: io.StringIO) -> None:
-    with configure_logging(stream):
+    with configure_logging(stream) as log:
         for number in range(1000):
-            logging.getLogger("torchkeep.access").info("%d end", number)
-    numbers = [line.split(" - ")[1] for line in stream.getvalue().splitlines()]
-    assert numbers == [f"{number} end" for number in range(1000)]
+            access(log, b"/%d" % number)
+    numbers = [line.split(" ")[7] for line in stream.getvalue().splitlines()]
+    assert numbers == [f"/{number}" for number in range(1000)]
 
 
-def test_what_is_not_an_access_line_is_read_as_it_was_written(stream: io.StringIO) -> None:
+def test_what_is_logged_is_read_as_it_was_written(stream: io.StringIO) -> None:
     words = ["before"]
     with configure_logging(stream):
-        logging.getLogger("torchkeep.access").info("first")
+        logging.getLogger("torchkeep.x").warning("first")
         logging.getLogger("torchkeep.x").warning("%s", words)
         words.append("after")
     assert stream.getvalue().endswith("torchkeep.x - ['before']\n")
 
 
 def test_a_path_cannot_write_lines_or_move_the_cursor(stream: io.StringIO) -> None:
-    with configure_logging(stream):
-        logging.getLogger("torchkeep.access").info("/a\r\nb\x1b[2J\x9b\u2028\udcff end")
-    (line,) = stream.getvalue().splitlines()
-    assert line.endswith(r"- /a\r\nb\x1b[2J\x9b\u2028\udcff end")
+    with configure_logging(stream) as log:
+        access(log, "/a\r\nb\x1b[2J\x9b\u2028 end".encode())
+        logging.getLogger("torchkeep.x").warning("a\rb\x1b[2J\x9b\u2028\udcff end")
+    path, text = stream.getvalue().splitlines()
+    assert path.endswith(r'"GET /a\r\nb\x1b[2J\xc2\x9b\xe2\x80\xa8 end HTTP/1.1" 200 2')
+    assert text.endswith(r"- a\rb\x1b[2J\x9b\u2028\udcff end")
+
+
+def test_access_lines_that_nobody_reads_are_counted(stream: io.StringIO) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    log = AccessLog(lines)
+    for _ in range(10_003):
+        access(log)
+    assert log.take().count("\n") == 10_000
+    access(log)
+    assert "ACCESS_LOG - (3 lines before this one were dropped) /127" in log.take()
+    assert lines.qsize() == 2  # one announcement for all that one look finds
 
 
 def test_of_a_worker_the_warnings_are_written(stream: io.StringIO) -> None:

@@ -121,10 +121,12 @@ class MetricsCacheYamlImpl:
         metric_type: MetricTypes = MetricTypes.COUNTER,
     ) -> None:
         """Record `value` for the request `idx`, or for all of the batch."""
-        # TorchServe: the defaults come last and grow the caller's own list.
-        dimensions = [] if dimensions is None else dimensions
-        _append_missing(dimensions, Dimension("ModelName", self.model_name))
-        _append_missing(dimensions, Dimension("Level", "Model"))
+        if dimensions is None:
+            dimensions = [Dimension("ModelName", self.model_name), Dimension("Level", "Model")]
+        else:
+            # TorchServe: the defaults come last and grow the caller's own list.
+            _append_missing(dimensions, Dimension("ModelName", self.model_name))
+            _append_missing(dimensions, Dimension("Level", "Model"))
         self._record(name, value, unit, self._request_id(idx), dimensions, metric_type)
 
     def add_metric_to_cache(

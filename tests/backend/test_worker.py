@@ -1,0 +1,63 @@
+"""How a worker waits for its next request."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from torchkeep.backend import worker
+from torchkeep.backend.worker import Worker
+from torchkeep.runtime.wire import SECRET_BYTES, Wire
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, Worker]]:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    here, there = socket.socketpair()
+    waiting = Worker(there, "9000", 0)
+    waiting._wire = Wire("worker", bytes(SECRET_BYTES), "9000")
+    with here, there:
+        yield here, waiting
+
+
+def test_a_worker_that_is_asked_soon_looks_out_for_the_next_request(
+    ours: tuple[socket.socket, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, waiting = ours
+    monkeypatch.setattr(worker, "SOON_S", 60.0)
+    monkeypatch.setattr(worker, "LOOKOUT_S", 60.0)
+    here.sendall(b"abc")
+    assert waiting._receive() == 3
+    assert waiting._looks_out
+    later = threading.Timer(0.05, here.sendall, [b"de"])
+    later.start()
+    assert waiting._receive() == 2
+    later.join()
+    here.close()
+    assert waiting._receive() == 0
+
+
+def test_a_worker_that_waited_long_goes_to_sleep(
+    ours: tuple[socket.socket, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, waiting = ours
+    monkeypatch.setattr(worker, "SOON_S", 0.0)
+    waiting._looks_out = True
+    later = threading.Timer(0.05, here.sendall, [b"abc"])
+    later.start()
+    assert waiting._receive() == 3  # long after the lookout ended
+    later.join()
+    assert not waiting._looks_out
+
+
+def test_on_one_core_a_worker_does_not_look_out(
+    ours: tuple[socket.socket, Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, waiting = ours
+    monkeypatch.setattr(worker, "SOON_S", 60.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    here.sendall(b"abc")
+    waiting._receive()
+    assert not waiting._looks_out
