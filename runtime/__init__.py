@@ -14,7 +14,7 @@ modelstore/  archives at rest: open, check, unpack, write. Stands alone.
           |                             |
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
-Life of a request: uvicorn -> `frontend/app.py` -> `parsing.read_input` -> `registry.get` ->
+Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` -> `parsing.read_input` -> `registry.get` ->
 `ServedModel.submit` -> `JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py`
 seals it -> `backend/worker.py` opens it -> `backend/service.py` calls the handler -> back.
 

@@ -65,7 +65,7 @@ def test_many_access_lines_come_out_whole_and_in_order(stream: io.StringIO) -> N
     with configure_logging(stream) as log:
         for number in range(1000):
             access(log, b"/%d" % number)
-    numbers = [line.split(" ")[7] for line in stream.getvalue().splitlines()]
+    numbers = [line.split(" ")[8] for line in stream.getvalue().splitlines()]
     assert numbers == [f"/{number}" for number in range(1000)]
 
 
