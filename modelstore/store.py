@@ -17,6 +17,7 @@ from torchkeep.modelstore.errors import (
     UnreadableArchive,
     UrlNotAllowed,
 )
+from torchkeep.modelstore.keys import KeySource
 from torchkeep.modelstore.manifest import Manifest, read_manifest
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
@@ -45,6 +46,7 @@ class ModelDir:
     config: ModelConfig
     unpacked: UnpackDir
     downloaded: Path | None = None  # the store's copy of an archive that came from a url
+    sealed: bool = False  # it came from a sealed archive, so its files are secret
 
     def close(self) -> None:
         """Delete what was unpacked. May be called twice; blocks while files are removed."""
@@ -66,12 +68,14 @@ class ModelStore:
         allowed_urls: Sequence[str],
         unpack_root: Path,
         *,
+        key_source: KeySource | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
         self.root = root
         self.allowed_urls = list(allowed_urls)
         self.area = UnpackArea(unpack_root)
+        self.key_source = key_source
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
