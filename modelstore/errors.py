@@ -72,3 +72,23 @@ class KeyUnavailable(ModelStoreError):
         self.key_id = key_id
         self.step: KeyStep = step
         self.is_temporary = is_temporary  # asking again later may help
+
+
+class SealBroken(InvalidArchive):
+    """A sealed archive is not as its owner wrote it, or was never one; `reason` says where."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}.")
+        self.reason = reason
+
+
+class Untrusted(InvalidArchive):
+    """The archive may be sound, but the configuration does not let this server use it."""
+
+
+class NoRoomInMemory(ModelStoreError):
+    """A sealed archive cannot be unpacked: no file system in memory, or not enough of it."""
+
+
+class SealingError(ModelStoreError):
+    """What was asked for cannot be sealed, or the answer has nowhere to go."""
