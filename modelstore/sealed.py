@@ -224,6 +224,10 @@ class UnlockedArchive:
         """A seekable file of the contents; good while the sealed file is open."""
         return ChunkReader(self)
 
+    def close(self) -> None:
+        """May be called twice."""
+        self._file.close()
+
     def _chunk_length(self, index: int) -> int:
         return min(self.chunk_size, self.length - index * self.chunk_size)
 

@@ -1,38 +1,21 @@
 """KServe's archives: written here by the RFC, opened by us."""
 
-import base64
 import json
 import os
 import random
 import re
-import secrets
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+from sealing import KEK, encoded, jwe_bytes
 
 from torchkeep.modelstore import jwe
 from torchkeep.modelstore.errors import KeyUnavailable, ModelStoreError, SealBroken
 from torchkeep.modelstore.jwe import PIECE_CHARS, is_jwe, open_jwe
 
-KEK = bytes(range(32))
 CONTENTS = random.Random(5).randbytes(3000)
-
-
-def encoded(content: bytes) -> bytes:
-    return base64.urlsafe_b64encode(content).rstrip(b"=")
-
-
-def jwe_bytes(contents: bytes = CONTENTS, **header: object) -> bytes:
-    fields = {"alg": "A256KW", "enc": "A256GCM", **header}
-    protected = encoded(json.dumps(fields).encode())
-    key, iv = secrets.token_bytes(32), secrets.token_bytes(12)
-    sealed = AESGCM(key).encrypt(iv, contents, protected)
-    parts = (protected, aes_key_wrap(KEK, key), iv, sealed[:-16], sealed[-16:])
-    return b".".join((parts[0], *map(encoded, parts[1:])))
 
 
 def open_bytes(path: Path, kek: bytes = KEK) -> bytes:
@@ -99,7 +82,7 @@ def test_a_key_id_is_taken_where_it_is_one(
     kid: dict[str, object], key_id: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "a"
-    path.write_bytes(jwe_bytes(**kid))
+    path.write_bytes(jwe_bytes(CONTENTS, **kid))
     file = open_jwe(path)
     assert file.key_id == key_id
     file.close()
@@ -122,16 +105,37 @@ def test_no_character_can_be_changed(tmp_path: Path) -> None:
         (lambda: b"eyJ" + b"A" * 10_000, "it is no JWE in compact form"),
         (lambda: b"eyJ.a.b.c", "its protected header is no JSON in base64"),
         (lambda: encoded(b'{"a') + b".a.b.c.d", "its protected header is no JSON in base64"),
-        (lambda: jwe_bytes(alg="dir"), "its alg and enc are others than A256KW and A256GCM"),
-        (lambda: jwe_bytes(enc="A128GCM"), "its alg and enc are others than A256KW and A256GCM"),
-        (lambda: jwe_bytes(zip="DEF"), "its protected header has zip, which is not understood"),
-        (lambda: jwe_bytes(crit=["b"]), "its protected header has crit, which is not understood"),
-        (lambda: jwe_bytes()[:-5], "it is no JWE in compact form, or was cut off"),
-        (lambda: jwe_bytes() + b"AAAA", "it is no JWE in compact form, or was cut off"),
-        (lambda: jwe_bytes() + b".AA", "it is no JWE in compact form, or was cut off"),
-        (lambda: jwe_bytes().replace(b".", b".!", 3), "it has something that is no base64 of .*"),
-        (lambda: jwe_bytes().translate(bytes.maketrans(b"-_", b"+/")), "it has something .*"),
-        (lambda: jwe_bytes().replace(b".", b".AAAA", 1), "it has 43 bytes where 40 are due"),
+        (
+            lambda: jwe_bytes(CONTENTS, alg="dir"),
+            "its alg and enc are others than A256KW and A256GCM",
+        ),
+        (
+            lambda: jwe_bytes(CONTENTS, enc="A128GCM"),
+            "its alg and enc are others than A256KW and A256GCM",
+        ),
+        (
+            lambda: jwe_bytes(CONTENTS, zip="DEF"),
+            "its protected header has zip, which is not understood",
+        ),
+        (
+            lambda: jwe_bytes(CONTENTS, crit=["b"]),
+            "its protected header has crit, which is not understood",
+        ),
+        (lambda: jwe_bytes(CONTENTS)[:-5], "it is no JWE in compact form, or was cut off"),
+        (lambda: jwe_bytes(CONTENTS) + b"AAAA", "it is no JWE in compact form, or was cut off"),
+        (lambda: jwe_bytes(CONTENTS) + b".AA", "it is no JWE in compact form, or was cut off"),
+        (
+            lambda: jwe_bytes(CONTENTS).replace(b".", b".!", 3),
+            "it has something that is no base64 of .*",
+        ),
+        (
+            lambda: jwe_bytes(CONTENTS).translate(bytes.maketrans(b"-_", b"+/")),
+            "it has something .*",
+        ),
+        (
+            lambda: jwe_bytes(CONTENTS).replace(b".", b".AAAA", 1),
+            "it has 43 bytes where 40 are due",
+        ),
     ],
 )
 def test_what_is_no_jwe_of_kserves_kind(
@@ -145,23 +149,23 @@ def test_what_is_no_jwe_of_kserves_kind(
 
 def test_the_wrong_key(tmp_path: Path) -> None:
     for kek in (bytes(32), KEK[:16]):
-        error = refusal(tmp_path / "a", jwe_bytes(), kek)
+        error = refusal(tmp_path / "a", jwe_bytes(CONTENTS), kek)
         assert isinstance(error, KeyUnavailable)
         assert error.step == "wrong key"
 
 
 def test_one_that_is_too_long_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
-    path.write_bytes(jwe_bytes())
+    path.write_bytes(jwe_bytes(CONTENTS))
     monkeypatch.setattr(jwe, "MAX_FILE_BYTES", path.stat().st_size)
     assert open_bytes(path) == CONTENTS
-    error = refusal(path, jwe_bytes() + b"\n")
+    error = refusal(path, jwe_bytes(CONTENTS) + b"\n")
     assert "at most" in str(error)
 
 
 def test_what_was_opened_cannot_be_changed_by_anybody(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    path.write_bytes(jwe_bytes())
+    path.write_bytes(jwe_bytes(CONTENTS))
     file = open_jwe(path)
     contents = file.unlock(bytearray(KEK))
     contents.verify()
