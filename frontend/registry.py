@@ -119,7 +119,7 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url)
+        model_dir = await self._store.open(registration.url, registration.model_name)
         try:
             spec = self._spec(registration, model_dir)
             versions = self._models.setdefault(spec.name, {})

@@ -6,6 +6,7 @@ about its sizes is never believed: limits count the bytes that really come out. 
 `unpack` removes the directory when it raises, so a refused archive leaves nothing behind.
 """
 
+import contextlib
 import gzip
 import os
 import stat
@@ -25,6 +26,8 @@ CHUNK_BYTES = 1 << 20
 CENTRAL_ENTRY_BYTES = 256  # zip: 46 bytes and the name
 TAR_ENTRY_BYTES = 2048  # tar: a block, and two or three more for a long name
 MAX_PATH_CHARS = 1024
+PAGE_BYTES = 4096
+GZIP_LENGTH_BYTES = 4  # its last ones
 ZIP_MAGIC = b"PK"
 ZIP_ENCRYPTED = 0x2041  # flags: an entry, by the strong method, the names
 # Ordinary text shrinks a hundredfold and empty weights a thousandfold; below this size that
@@ -47,6 +50,16 @@ class Limits:
         return min(self.total_bytes, max(RATIO_FREE_BYTES, self.ratio * packed_bytes))
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An archive that is open for reading, wherever its bytes come from."""
+
+    file: IO[bytes]
+    name: str  # for errors
+    size: int
+    is_zip: bool  # else a tar, compressed by gzip
+
+
 def unpack(
     archive: Path,
     url: str,
@@ -58,12 +71,47 @@ def unpack(
 
     `check_abandoned` is called now and then and ends the work by raising.
     """
-    target = _Target(archive, directory, limits, check_abandoned)
+    with _translated(url), archive.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        packed = Packed(file, archive.name, size, archive.name.endswith(".mar"))
+        _unpack(packed, _Target(packed, directory, limits, check_abandoned))
+
+
+def unpack_open(
+    packed: Packed,
+    url: str,
+    directory: Path,
+    limits: Limits,
+    check_abandoned: Callable[[], None],
+    check_room: Callable[[int], None],
+) -> None:
+    """Like `unpack`, from an open archive; `check_room` gets the bytes that will be needed.
+
+    It is told before the first file is written, and raises where there is no room.
+    """
+    with _translated(url):
+        _unpack(packed, _Target(packed, directory, limits, check_abandoned, check_room))
+
+
+def packed_manifest(packed: Packed, manifest_path: str) -> bytes | None:
+    """The manifest in an archive that is not unpacked; None where it has none."""
+    finder = _ManifestFinder(packed, manifest_path)
+    with _translated(packed.name):
+        _unpack(packed, finder)
+    return finder.manifest
+
+
+def _unpack(packed: Packed, target: "_Target") -> None:
+    if packed.is_zip:
+        _unpack_zip(packed, target)
+    else:
+        _unpack_tar(packed, target)
+
+
+@contextlib.contextmanager
+def _translated(url: str) -> Iterator[None]:
     try:
-        if archive.name.endswith(".mar"):
-            _unpack_zip(archive, target)
-        else:
-            _unpack_tar(archive, target)
+        yield
     except (
         OSError,
         EOFError,
@@ -80,17 +128,18 @@ def unpack(
         raise UnreadableArchive(url) from error
 
 
-def _unpack_zip(archive: Path, target: "_Target") -> None:
-    with archive.open("rb") as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-            # TorchServe: a .mar that is no zip is an archive without entries, so the answer
-            # will be that its model has no name
-            return
-        central_bytes = CENTRAL_ENTRY_BYTES * target.limits.entries
-        reader = _BoundedReader(file, target, central_bytes + CHUNK_BYTES)
-        with zipfile.ZipFile(cast(IO[bytes], reader)) as archive_zip:
-            for entry in archive_zip.infolist():
-                _unpack_zip_entry(archive_zip, entry, target)
+def _unpack_zip(packed: Packed, target: "_Target") -> None:
+    if packed.file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+        # TorchServe: a .mar that is no zip is an archive without entries, so the answer
+        # will be that its model has no name
+        return
+    central_bytes = CENTRAL_ENTRY_BYTES * target.limits.entries
+    reader = _BoundedReader(packed.file, target, central_bytes + CHUNK_BYTES)
+    with zipfile.ZipFile(cast(IO[bytes], reader)) as archive_zip:
+        entries = archive_zip.infolist()
+        target.check_room(sum(_room(entry.file_size) for entry in entries))
+        for entry in entries:
+            _unpack_zip_entry(archive_zip, entry, target)
 
 
 def _unpack_zip_entry(
@@ -116,11 +165,12 @@ def _unpack_zip_entry(
         target.add_file(name, parts, _chunks(content))
 
 
-def _unpack_tar(archive: Path, target: "_Target") -> None:
-    with archive.open("rb") as file, gzip.GzipFile(fileobj=file) as unzipped:
+def _unpack_tar(packed: Packed, target: "_Target") -> None:
+    target.check_room(_gzip_length(packed.file))
+    with gzip.GzipFile(fileobj=packed.file) as unzipped:
         header_bytes = TAR_ENTRY_BYTES * target.limits.entries
         reader = _BoundedReader(unzipped, target, header_bytes + CHUNK_BYTES)
-        if archive.stat().st_size and not unzipped.peek(1):
+        if packed.size and not unzipped.peek(1):
             return  # TorchServe: no tar at all, compressed, is one without entries
         reader.is_metered = True
         with tarfile.open(fileobj=cast(IO[bytes], reader), mode="r:") as archive_tar:
@@ -134,7 +184,7 @@ def _unpack_tar(archive: Path, target: "_Target") -> None:
             raise tarfile.ReadError("damaged header")
         # only at its end does gzip compare its checksum
         for chunk in _chunks(unzipped):
-            target.count(archive.name, len(chunk))
+            target.count(packed.name, len(chunk))
 
 
 def _unpack_tar_entry(
@@ -157,6 +207,20 @@ def _unpack_tar_entry(
         target.add_file(entry.name, parts, _chunks(content))
 
 
+def _gzip_length(file: IO[bytes]) -> int:
+    """What a gzip file says about the length of its contents, which is modulo 4 GiB."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - GZIP_LENGTH_BYTES))
+    length = int.from_bytes(file.read(GZIP_LENGTH_BYTES), "little")
+    file.seek(0)
+    return length
+
+
+def _room(length: int) -> int:
+    """What a file takes of a file system that gives out whole pages."""
+    return -(-length // PAGE_BYTES) * PAGE_BYTES
+
+
 def _chunks(content: _Readable) -> Iterator[bytes]:
     while chunk := content.read(CHUNK_BYTES):
         yield chunk
@@ -166,20 +230,26 @@ class _Target:
     """The directory being filled, and the tally of what may still come."""
 
     def __init__(
-        self, archive: Path, directory: Path, limits: Limits, check_abandoned: Callable[[], None]
+        self,
+        packed: Packed,
+        directory: Path,
+        limits: Limits,
+        check_abandoned: Callable[[], None] = lambda: None,
+        check_room: Callable[[int], None] = lambda needed_bytes: None,
     ) -> None:
-        self.archive = archive
+        self.name = packed.name
         self.directory = directory
         self.limits = limits
         self.check_abandoned = check_abandoned
+        self.check_room = check_room
         self.entries = 0
-        self.remaining_bytes = limits.budget(archive.stat().st_size)
+        self.remaining_bytes = limits.budget(packed.size)
         self.directories: set[tuple[str, ...]] = {()}
         self.files: set[tuple[str, ...]] = set()
 
     def refusal(self, entry_name: str, reason: str) -> InvalidArchive:
         shown = entry_name if len(entry_name) <= 200 else entry_name[:200] + "..."
-        return InvalidArchive(f"{self.archive.name}: entry {shown!r} {reason}.")
+        return InvalidArchive(f"{self.name}: entry {shown!r} {reason}.")
 
     def check_name(self, name: str) -> tuple[str, ...]:
         """The components of an entry's name, or a refusal."""
@@ -232,6 +302,22 @@ class _Target:
             )
 
 
+class _ManifestFinder(_Target):
+    """Takes one file into memory and lets all others pass; nothing is written."""
+
+    def __init__(self, packed: Packed, manifest_path: str) -> None:
+        super().__init__(packed, Path(), Limits())
+        self.wanted = tuple(manifest_path.split("/"))
+        self.manifest: bytes | None = None
+
+    def add_directory(self, name: str, parts: tuple[str, ...]) -> None:
+        pass
+
+    def add_file(self, name: str, parts: tuple[str, ...], content: Iterator[bytes]) -> None:
+        if parts == self.wanted:
+            self.manifest = next(content, b"")
+
+
 class _BoundedReader:
     """What zipfile and tarfile read through, because both trust the lengths in a header.
 
@@ -245,7 +331,7 @@ class _BoundedReader:
         self.allowance = allowance
         self.is_metered = False
         self.last_block = b""
-        self.name = target.archive.name
+        self.name = target.name
         self.mode = "rb"
 
     def read(self, size: int = -1) -> bytes:

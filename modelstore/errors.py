@@ -1,5 +1,7 @@
 """What can go wrong with archives at rest. Each text is the one the management API answers."""
 
+from typing import Literal
+
 
 class ModelStoreError(Exception):
     """The root of every error raised on purpose here; `str(error)` may be shown to a client."""
@@ -48,3 +50,45 @@ class UnreadableArchive(ModelStoreError):
 
 class ArchiverError(ModelStoreError):
     """The archiver cannot write the archive that was asked for."""
+
+
+KeyStep = Literal[
+    "unreachable",
+    "attestation refused",
+    "policy denied",
+    "resource missing",
+    "wrong key",
+    "not configured",
+]
+
+
+class KeyUnavailable(ModelStoreError):
+    """The key of a sealed archive could not be had; the text names key and step, never a key."""
+
+    def __init__(
+        self, key_id: str, step: KeyStep, advice: str, *, is_temporary: bool = False
+    ) -> None:
+        super().__init__(f"No key {key_id or 'for the archive'}: {step}. {advice}")
+        self.key_id = key_id
+        self.step: KeyStep = step
+        self.is_temporary = is_temporary  # asking again later may help
+
+
+class SealBroken(InvalidArchive):
+    """A sealed archive is not as its owner wrote it, or was never one; `reason` says where."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}.")
+        self.reason = reason
+
+
+class Untrusted(InvalidArchive):
+    """The archive may be sound, but the configuration does not let this server use it."""
+
+
+class NoRoomInMemory(ModelStoreError):
+    """A sealed archive cannot be unpacked: no file system in memory, or not enough of it."""
+
+
+class SealingError(ModelStoreError):
+    """What was asked for cannot be sealed, or the answer has nowhere to go."""

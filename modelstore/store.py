@@ -1,29 +1,52 @@
 """The model store: from the url of a register call to an unpacked, checked model directory."""
 
 import asyncio
+import errno
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from torchkeep.modelstore.archive import Limits, unpack
+from torchkeep.modelstore.archive import Limits, unpack, unpack_open
 from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
+    KeyUnavailable,
     ModelStoreError,
+    NoRoomInMemory,
+    SealBroken,
     UnreadableArchive,
+    Untrusted,
     UrlNotAllowed,
 )
+from torchkeep.modelstore.found import (
+    JWE_SUFFIX,
+    SEALED_SUFFIX,
+    Contents,
+    Found,
+    packed,
+    recognise,
+)
+from torchkeep.modelstore.jwe import JweFile
+from torchkeep.modelstore.keys import KeySource, wipe
 from torchkeep.modelstore.manifest import Manifest, read_manifest
+from torchkeep.modelstore.memory_place import MemoryPlace, check_room
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
+from torchkeep.modelstore.pinned import PinnedFile
+from torchkeep.modelstore.sealed import SealedFile
+from torchkeep.modelstore.trust import Trust
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
 
 log = logging.getLogger(__name__)
 
-ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz")
+T = TypeVar("T")
+
+ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", SEALED_SUFFIX, JWE_SUFFIX)
 MAX_DOWNLOAD_BYTES = 64 << 30
 # Not urlsplit, which drops some characters and raises on others.
 _URL = re.compile(
@@ -45,6 +68,7 @@ class ModelDir:
     config: ModelConfig
     unpacked: UnpackDir
     downloaded: Path | None = None  # the store's copy of an archive that came from a url
+    sealed: bool = False  # it came from a sealed archive, so its files are secret
 
     def close(self) -> None:
         """Delete what was unpacked. May be called twice; blocks while files are removed."""
@@ -66,30 +90,45 @@ class ModelStore:
         allowed_urls: Sequence[str],
         unpack_root: Path,
         *,
+        key_source: KeySource | None = None,
+        default_key_id: str = "",
+        trust: Trust | None = None,
+        memory_place: MemoryPlace | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
         self.root = root
         self.allowed_urls = list(allowed_urls)
         self.area = UnpackArea(unpack_root)
+        self.key_source = key_source
+        self.default_key_id = default_key_id  # of archives that do not name their key
+        self.trust = trust or Trust()
+        self.memory_place = memory_place or MemoryPlace(None, unpack_root)  # for sealed ones
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
-    async def open(self, url: str) -> ModelDir:
-        """Find, unpack and check the archive; leaves nothing behind when it raises."""
-        opening = _Opening(self, url)
-        work = asyncio.get_running_loop().run_in_executor(None, opening.run)
+    async def open(self, url: str, model_name: str | None = None) -> ModelDir:
+        """Find, unpack and check the archive; leaves nothing behind when it raises.
+
+        `model_name` is the name it will be served under. What is sealed has only its own: else
+        whoever keeps the archives could serve one model in the place of another.
+        """
+        opening = _Opening(self, url, model_name)
+        found = await opening.in_thread(opening.find, Found.discard)
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The thread cannot be cancelled: it stops at its next look, or its result is closed.
-            opening.abandoned.set()
-            work.add_done_callback(_close_unwanted)
+            key = await self._key_for(found.sealed) if found.sealed else None
+        except BaseException:
+            found.discard()
             raise
+        return await opening.in_thread(lambda: opening.unpack(found, key), ModelDir.forget)
 
     def sweep(self) -> int:
         """Remove unpacked archives that a crashed server of ours left; says how many."""
-        return self.area.sweep()
+        return sum(UnpackArea(root).sweep() for root in self.unpack_roots())
+
+    def unpack_roots(self) -> list[Path]:
+        """Every directory below which archives may be unpacked."""
+        return list(dict.fromkeys([self.area.root, *self.memory_place.roots()]))
 
     def startup_urls(self, load_models: str | Sequence[str] | None) -> list[tuple[str | None, str]]:
         """The (name, url) pairs that `load_models` or `--models` ask for; no name is None."""
@@ -106,6 +145,15 @@ class ModelStore:
         if not any(re.fullmatch(allowed, url, re.IGNORECASE) for allowed in self.allowed_urls):
             raise UrlNotAllowed(url)
 
+    async def _key_for(self, sealed: SealedFile | JweFile) -> bytearray:
+        key_id = sealed.key_id or self.default_key_id
+        if not key_id:
+            advice = f"{sealed.name} does not name it: set CONFIDENTIAL_RESOURCE_ID."
+            raise KeyUnavailable("", "not configured", advice)
+        if self.key_source is None:
+            raise KeyUnavailable(key_id, "not configured", "Set key_source in config.properties.")
+        return await self.key_source.key_for(key_id)
+
     def _entries(self) -> list[str]:
         if self.root is None or not self.root.is_dir():
             return []
@@ -119,7 +167,7 @@ class ModelStore:
 
 def default_model_name(url: str) -> str:
     """The name of a model loaded at startup when neither the user nor the manifest gives one."""
-    name = _last_component(url)
+    name = _last_component(url).removesuffix(SEALED_SUFFIX).removesuffix(JWE_SUFFIX)
     if ".mar" in name or ".model" in name:
         name = name[: name.rindex(".")]
     return re.sub(r"\W", "_", name, flags=re.ASCII)
@@ -139,27 +187,40 @@ def _last_component(url: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _close_unwanted(work: "asyncio.Future[ModelDir]") -> None:
-    if not work.cancelled() and work.exception() is None:
-        work.result().forget()
-
-
 class _Abandoned(ModelStoreError):
     """Nobody waits for this archive any more."""
 
 
 class _Opening:
-    """One call of `ModelStore.open`, in a thread of its own."""
+    """One call of `ModelStore.open`: what blocks of it, to be done in threads."""
 
-    def __init__(self, store: ModelStore, url: str) -> None:
+    def __init__(self, store: ModelStore, url: str, model_name: str | None) -> None:
         self.store = store
         self.url = url
+        self.model_name = model_name
         self.abandoned = threading.Event()
 
-    def run(self) -> ModelDir:
+    async def in_thread(self, step: Callable[[], T], undo: Callable[[T], None]) -> T:
+        """Run a step; where we are cancelled meanwhile, `undo` what it comes to."""
+
+        def undo_unwanted(work: "asyncio.Future[T]") -> None:
+            if not work.cancelled() and work.exception() is None:
+                undo(work.result())
+
+        work = asyncio.get_running_loop().run_in_executor(None, step)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled: it stops at its next look, or its result is undone.
+            self.abandoned.set()
+            work.add_done_callback(undo_unwanted)
+            raise
+
+    def find(self) -> Found:
+        """The archive, fetched where the url says so; all that needs no key is checked."""
         root = self._check_url()
         if not _URL.fullmatch(self.url):
-            return self._open_archive(self._find(root), downloaded=None)
+            return self._recognise(self._find(root), downloaded=None)
         self.store.check_allowed(self.url)
         name = _last_component(self.url)
         if not name.strip(".") or not name.isprintable():
@@ -172,12 +233,22 @@ class _Opening:
             self.store.check_allowed,
             self._check_abandoned,
         )
+        return self._recognise(target, downloaded=target)
+
+    def unpack(self, found: Found, key: bytearray | None) -> ModelDir:
+        """The model directory of what was found; the key is wiped as soon as it was used."""
         try:
-            return self._open_archive(target, downloaded=target)
+            contents = self._contents(found, key)
+            try:
+                return self._open_archive(found, contents)
+            finally:
+                if contents is not None:
+                    contents.close()
         except BaseException:
-            # TorchServe keeps the file, and the next attempt fails because it is there
-            target.unlink(missing_ok=True)
+            found.discard()
             raise
+        finally:
+            found.close()
 
     def _check_url(self) -> Path:
         """What TorchServe checks before it looks anywhere, in its order."""
@@ -208,31 +279,88 @@ class _Opening:
             raise ArchiveNotFound.at(self.url) from error
         raise ArchiveNotFound.at(self.url)
 
-    def _open_archive(self, archive: Path, downloaded: Path | None) -> ModelDir:
+    def _recognise(self, path: Path, downloaded: Path | None) -> Found:
+        found = Found(path, downloaded)
         try:
-            unpacked = self.store.area.create()
+            found = recognise(path, downloaded)
+            trust = self.store.trust
+            is_sealed = found.sealed is not None
+            trust.check_is_sealed(path.name, is_sealed=is_sealed, has_digest=path.is_file())
+            if is_sealed:
+                self.store.memory_place.area()
+            if found.header is not None:
+                self._check_name(found.header.model_name)
+                trust.check_header(found.header)
+            return found
+        except BaseException as error:
+            found.discard()
+            if not isinstance(error, OSError):
+                raise
+            log.warning("cannot open %s: %s", path.name, error)
+            raise UnreadableArchive(self.url) from error
+
+    def _contents(self, found: Found, key: bytearray | None) -> Contents | None:
+        """The verified bytes of an archive that is sealed or whose digest counts."""
+        if found.sealed is not None:
+            assert key is not None, "asked for before"
+            try:
+                contents: Contents = found.sealed.unlock(key)
+            finally:
+                wipe(key)
+        elif self.store.trust.models is not None:
+            contents = PinnedFile(found.path)
+        else:
+            return None
+        try:
+            contents.verify(self._check_abandoned)
+            if found.header is None:
+                self.store.trust.check_digest(contents.name, contents.sha256)
+        except BaseException:
+            contents.close()
+            raise
+        return contents
+
+    def _open_archive(self, found: Found, contents: Contents | None) -> ModelDir:
+        area = self.store.memory_place.area() if found.sealed else self.store.area
+        try:
+            unpacked = area.create()
         except OSError as error:
-            log.warning("cannot unpack %s: %s", archive.name, error)
+            log.warning("cannot unpack %s: %s", found.path.name, error)
             raise UnreadableArchive(self.url) from error
         try:
-            path = self._fill(unpacked.path, archive)
+            path = self._fill(unpacked.path, found.path, contents)
             manifest = read_manifest(path)
+            self._check_manifest(manifest, found, contents)
             config = ModelConfig()
             if manifest.config_file is not None:
                 config = read_model_config(path / manifest.config_file)
             self._check_abandoned()
-            return ModelDir(self.url, path, manifest, config, unpacked, downloaded)
+            is_sealed = found.sealed is not None
+            return ModelDir(
+                self.url, path, manifest, config, unpacked, found.downloaded, sealed=is_sealed
+            )
         except BaseException as error:
             unpacked.remove()
             if not isinstance(error, OSError | UnreadableArchive):
                 raise
-            log.warning("cannot unpack %s: %s", archive.name, error.__cause__ or error)
+            cause = error.__cause__ or error
+            log.warning("cannot unpack %s: %s", found.path.name, cause)
+            if found.sealed and isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+                raise NoRoomInMemory(
+                    f"Memory below {area.models} ran out: give that file system more, "
+                    "or set unpack_directory to a larger one."
+                ) from error
             raise UnreadableArchive(self.url) from error
 
-    def _fill(self, directory: Path, archive: Path) -> Path:
+    def _fill(self, directory: Path, archive: Path, contents: Contents | None) -> Path:
         """Put the archive's files into `directory`; returns where they are."""
+        limits, check_abandoned = self.store.limits, self._check_abandoned
+        if contents is not None:
+            room = partial(check_room, directory)
+            unpack_open(packed(contents), self.url, directory, limits, check_abandoned, room)
+            return directory
         if archive.is_file():
-            unpack(archive, self.url, directory, self.store.limits, self._check_abandoned)
+            unpack(archive, self.url, directory, limits, check_abandoned)
             return directory
         children = list(archive.iterdir())
         # TorchServe: a directory that holds nothing but a directory stands for that one
@@ -241,6 +369,29 @@ class _Opening:
         link = directory / archive.name
         link.symlink_to(archive, target_is_directory=True)
         return link
+
+    def _check_manifest(self, manifest: Manifest, found: Found, contents: Contents | None) -> None:
+        """That the manifest says what was said outside of it."""
+        name, version = manifest.model_name, manifest.model_version
+        header = found.header
+        if header is not None:
+            if (name, version) != (header.model_name, header.model_version):
+                raise SealBroken(
+                    found.path.name,
+                    f"its header says model {header.model_name} {header.model_version}, "
+                    f"its manifest {name} {version}",
+                )
+        elif contents is not None:
+            self.store.trust.check_contents(name, version, contents.sha256)
+            if found.sealed is not None:
+                self._check_name(name)
+
+    def _check_name(self, archived_name: str | None) -> None:
+        if archived_name and self.model_name not in (None, archived_name):
+            raise Untrusted(
+                f"The sealed archive is of model {archived_name}, "
+                f"and cannot be served as {self.model_name}."
+            )
 
     def _check_abandoned(self) -> None:
         if self.abandoned.is_set():

@@ -25,6 +25,7 @@ class UnpackArea:
     """Creates and removes the directories of open archives below one root."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.models = root / "models"
 
     def create(self) -> "UnpackDir":

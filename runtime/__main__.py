@@ -34,7 +34,12 @@ from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
+from torchkeep.modelstore import sealing_commands
+from torchkeep.modelstore.janitor import Janitor
+from torchkeep.modelstore.memory_place import MemoryPlace
+from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
+from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.command_line import Flags
@@ -54,7 +59,10 @@ def torchserve(argv: list[str] | None = None) -> None:
 
 def torchkeep(argv: list[str] | None = None) -> None:
     """Our own console script."""
-    sys.exit(start_stop.torchkeep(argv, serve, doctor))
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in sealing_commands.COMMANDS:
+        sys.exit(sealing_commands.main(arguments))
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, sealing_commands.COMMANDS))
 
 
 def serve(flags: Flags) -> int:
@@ -137,11 +145,9 @@ async def compose(
     async with AsyncExitStack() as stack:
         zygote_environment = with_allocator(environ, compute.allocator_library)
         zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
-        store = ModelStore(
-            config.model_store,
-            config.allowed_urls,
-            Path(environ.get("TEMP") or tempfile.gettempdir()),
-        )
+        store = _model_store(config, environ)
+        if store.key_source is not None:
+            stack.enter_context(Janitor(store.unpack_roots()))
         await asyncio.to_thread(store.sweep)
         ground = WorkerGround(
             zygote=zygote,
@@ -164,6 +170,31 @@ async def compose(
                 loading.append(served)
         _observe(metrics, registry)
         yield Server(_listeners(config, registry, metrics, access_log), registry, loading)
+
+
+def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
+    temporary = Path(environ.get("TEMP") or tempfile.gettempdir())
+    default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
+    trusted = config.trusted_models
+    try:
+        if default_key_id:
+            check_key_id(default_key_id)
+        trust = Trust(
+            config.require_sealed_models,
+            None if trusted is None else parse_trusted_models(trusted),
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return ModelStore(
+        config.model_store,
+        config.allowed_urls,
+        config.unpack_directory or temporary,
+        default_key_id=default_key_id,
+        trust=trust,
+        memory_place=MemoryPlace(
+            config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
+        ),
+    )
 
 
 def _listeners(

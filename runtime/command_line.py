@@ -5,9 +5,10 @@ has one sub-command per thing it does, and `torchkeep serve` takes the same flag
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Literal
 
 TORCHSERVE_VERSION = "0.12.0"  # the release whose behaviour we answer with
@@ -42,8 +43,11 @@ def parse_torchserve(argv: Sequence[str]) -> Flags:
     return _flags(parser.parse_args(argv))
 
 
-def parse_torchkeep(argv: Sequence[str]) -> Flags:
-    """Without a sub-command the help is printed, through `SystemExit(0)`."""
+def parse_torchkeep(argv: Sequence[str], others: Mapping[str, str] = MappingProxyType({})) -> Flags:
+    """Without a sub-command the help is printed, through `SystemExit(0)`.
+
+    `others` are the commands that somebody else runs, with a line of help for each.
+    """
     parser = argparse.ArgumentParser(
         prog="torchkeep",
         description="Serve models as TorchServe does, and keep them and their data secret.",
@@ -69,6 +73,8 @@ def parse_torchkeep(argv: Sequence[str]) -> Flags:
     )
     doctor.add_argument("--ts-config", help="configuration file of the server, if not the usual")
     doctor.set_defaults(action="doctor", models=())
+    for name, text in others.items():
+        commands.add_parser(name, help=text)
     return _flags(parser.parse_args(argv or ["--help"]))
 
 

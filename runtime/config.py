@@ -28,6 +28,7 @@ from torchkeep.runtime.config_keys import (
     REGEX,
     REGEXES,
     TEXT,
+    TRUSTED_MODELS,
     WORDS,
     Key,
     address,
@@ -51,6 +52,11 @@ class Config:
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
+    unpack_directory: Path | None = key(PATH, None)
+    # Not from the environment, which others than the owner of the models may set.
+    require_sealed_models: bool = key(BOOLEAN, False, env=None)
+    trusted_models: Mapping[str, Mapping[str, str]] | None = key(TRUSTED_MODELS, None, env=None)
+    allow_unsealed_on_disk: bool = key(BOOLEAN, False, env=None)
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = key(MODELS, {}, env=None)
     default_workers_per_model: int | None = key(COUNT, None)
     default_response_timeout: int = key(COUNT, 120)  # s, as the next two

@@ -138,6 +138,29 @@ def _versions(models: object) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def _trusted_models(text: str) -> dict[str, dict[str, str]]:
+    try:
+        trusted = json.loads(text, object_pairs_hook=_without_duplicates)
+    except RecursionError as error:
+        raise ValueError("Malformed JSON") from error
+    if not isinstance(trusted, dict):
+        raise ValueError("Not an object of models")
+    for model, versions in trusted.items():
+        if not isinstance(versions, dict):
+            raise ValueError(f"{model} is no object of versions")
+        for version, entry in versions.items():
+            if not isinstance(entry, str):
+                raise ValueError(f"{model}.{version} is no text")
+    return trusted
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("A model or version is there twice")
+    return members
+
+
 TEXT: Parser[str | None] = Parser("text", lambda text: text or None)
 WORDS: Parser[str] = Parser("text", lambda text: text)
 PATH: Parser[Path | None] = Parser("a path", lambda text: Path(text) if text else None)
@@ -153,6 +176,9 @@ REGEXES: Parser[list[str]] = Parser(
 )
 MODELS: Parser[Mapping[str, Mapping[str, Mapping[str, Any]]]] = Parser(
     'JSON {"model": {"version": {"minWorkers": 1, ...}}}', _models
+)
+TRUSTED_MODELS: Parser[Mapping[str, Mapping[str, str]]] = Parser(
+    'JSON {"model": {"version": "sha256:..."}}', _trusted_models
 )
 # TorchServe: the environment says "oip" where the file says "true".
 OIP: Parser[bool] = Parser(

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from torchkeep.runtime.command_line import (
     TORCHSERVE_VERSION,
@@ -47,9 +48,15 @@ def server_process(argv: Sequence[str] | None, serve: Serve) -> int:
     return _run(parse_torchserve(arguments), arguments, serve)
 
 
-def torchkeep(argv: Sequence[str] | None, serve: Serve, doctor: Serve) -> int:
+def torchkeep(
+    argv: Sequence[str] | None,
+    serve: Serve,
+    doctor: Serve,
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """`others` are the commands that are run elsewhere, for the help."""
     arguments = sys.argv[1:] if argv is None else argv
-    flags = parse_torchkeep(arguments)
+    flags = parse_torchkeep(arguments, others)
     if flags.action != "doctor":
         return _run(flags, arguments, serve)
     try:

@@ -32,6 +32,12 @@ disable_token_authorization enable_model_api ts_header_key_sequence_id ts_header
 ts_header_key_sequence_end use_native_io io_ratio vmargs plugins_path python
 """.split()  # noqa: SIM905  (a table to compare with the contract's)
 )
+OUR_KEYS = {
+    "allow_unsealed_on_disk",
+    "require_sealed_models",
+    "trusted_models",
+    "unpack_directory",
+}
 
 
 class Files:
@@ -59,8 +65,8 @@ def files(tmp_path: Path) -> Files:
 
 def test_every_key_of_the_contract_is_known() -> None:
     keys = [field.name for field in fields(Config) if "key" in field.metadata]
-    assert len(keys) == len(CONTRACT_KEYS)
-    assert set(keys) == CONTRACT_KEYS
+    assert len(keys) == len(set(keys))
+    assert set(keys) == CONTRACT_KEYS | OUR_KEYS
 
 
 def test_defaults_without_any_file(tmp_path: Path) -> None:
@@ -360,3 +366,37 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         enable_model_api=True,
         no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
     )
+
+
+def test_what_may_be_served_is_not_for_the_environment_to_say(files: Files) -> None:
+    environ = {
+        "TS_REQUIRE_SEALED_MODELS": "false",
+        "TS_TRUSTED_MODELS": "{}",
+        "TS_ALLOW_UNSEALED_ON_DISK": "true",
+        "TS_UNPACK_DIRECTORY": "/run/models",
+    }
+    trusted = 'trusted_models={"m": {"1.0": "sha256:00"}}'
+    lines = ("enable_envvars_config=true", "require_sealed_models=true", trusted)
+    config = files.load(*lines, environ=environ)
+    assert config.require_sealed_models
+    assert config.trusted_models == {"m": {"1.0": "sha256:00"}}
+    assert not config.allow_unsealed_on_disk
+    assert config.unpack_directory == Path("/run/models")
+    assert config.no_effect == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[" * 3000, "Malformed JSON"),
+        ("[]", "Not an object of models"),
+        ('{"m": "1.0"}', "m is no object of versions"),
+        ('{"m": {"1.0": {}}}', "m.1.0 is no text"),
+        ('{"m": {"1.0": "a", "1.0": "b"}}', "A model or version is there twice"),
+    ],
+)
+def test_trusted_models_that_could_be_misread(files: Files, value: str, reason: str) -> None:
+    complaint = files.complaint(f"trusted_models={value}")
+    assert reason in complaint
+    assert "line 1: trusted_models must be JSON" in complaint

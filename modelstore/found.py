@@ -1,0 +1,85 @@
+"""An archive that was found, of whichever kind, until it is unpacked.
+
+Sealed ones are recognised by how they begin, whatever they are called. One that is called as
+if it were sealed is opened as such too, so that damage at its beginning is told as damage.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+from torchkeep.modelstore.archive import ZIP_MAGIC, Packed
+from torchkeep.modelstore.chunk_reader import ChunkReader
+from torchkeep.modelstore.jwe import JweFile, is_jwe, open_jwe
+from torchkeep.modelstore.pinned import PinnedFile
+from torchkeep.modelstore.seal_header import MAGIC, SealHeader
+from torchkeep.modelstore.sealed import SealedFile, is_sealed, open_sealed
+
+SEALED_SUFFIX = ".sealed"
+JWE_SUFFIX = ".jwe"
+
+
+class Contents(Protocol):
+    """An archive's bytes: once `verify` has returned, none but those it saw are ever read."""
+
+    name: str
+    length: int
+
+    @property
+    def sha256(self) -> bytes: ...
+
+    def verify(self, check_abandoned: Callable[[], None]) -> None: ...
+
+    def reader(self) -> ChunkReader | IO[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Open where it is sealed, and waiting for its key; `close` or `discard` it."""
+
+    path: Path
+    downloaded: Path | None = None  # the store's copy of an archive that came from a url
+    sealed: SealedFile | JweFile | None = None
+
+    @property
+    def header(self) -> SealHeader | None:
+        """What a sealed archive says of itself, as long as it is not unlocked unproved."""
+        return self.sealed.header if isinstance(self.sealed, SealedFile) else None
+
+    def close(self) -> None:
+        if self.sealed is not None:
+            self.sealed.close()
+
+    def discard(self) -> None:
+        """Close, and delete the store's copy of an archive that came from a url."""
+        self.close()
+        if self.downloaded is not None:
+            # TorchServe keeps the file, and the next attempt fails because it is there
+            self.downloaded.unlink(missing_ok=True)
+
+
+def recognise(path: Path, downloaded: Path | None) -> Found:
+    """Raises SealBroken for a sealed archive that needs no key to be refused, and OSError."""
+    if not path.is_file():
+        return Found(path, downloaded)
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+    if is_sealed(start) or path.name.endswith(SEALED_SUFFIX):
+        return Found(path, downloaded, open_sealed(path))
+    if is_jwe(start) or path.name.endswith(JWE_SUFFIX):
+        return Found(path, downloaded, open_jwe(path))
+    return Found(path, downloaded)
+
+
+def packed(contents: Contents) -> Packed:
+    """Verified contents, as an archive to unpack."""
+    reader = contents.reader()
+    if isinstance(contents, PinnedFile):
+        is_zip = contents.name.endswith(".mar")
+    else:
+        is_zip = reader.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+        reader.seek(0)
+    return Packed(cast(IO[bytes], reader), contents.name, contents.length, is_zip)
