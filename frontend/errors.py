@@ -9,7 +9,9 @@ from torchkeep.modelstore.errors import (
     DownloadFailed,
     FileAlreadyExists,
     InvalidArchive,
+    KeyUnavailable,
     ModelStoreError,
+    NoRoomInMemory,
     UnreadableArchive,
     UrlNotAllowed,
 )
@@ -80,6 +82,13 @@ class ServiceUnavailable(RequestError):
     """Nobody is there to take the request, or the queue is full."""
 
 
+class ModelWaits(ServiceUnavailable):
+    """The model is known, but sealed, and its key is not there yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'Model "{name}" is not ready: it waits for its key.')
+
+
 class InternalServerError(RequestError):
     """The server failed; the text is fit for the client."""
 
@@ -143,6 +152,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     BadRequest: (400, "BadRequestException"),
     InvalidModel: (400, "InvalidModelException"),
     InvalidArchive: (400, "InvalidModelException"),
+    KeyUnavailable: (400, "InvalidModelException"),
     DownloadFailed: (400, "DownloadArchiveException"),
     ConflictStatus: (409, "ConflictStatusException"),
     RequestTimeout: (408, "RequestTimeoutException"),
@@ -155,6 +165,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     IndexOutOfBounds: (500, "IndexOutOfBoundsException"),
     FileAlreadyExists: INTERNAL,
     UnreadableArchive: INTERNAL,
+    NoRoomInMemory: (507, "InternalServerException"),
     InternalServerError: INTERNAL,
 }
 
@@ -163,6 +174,8 @@ def status_of(error: Exception) -> tuple[int, str]:
     """Status and TorchServe's exception name; an unexpected error is an internal one."""
     if isinstance(error, WorkerFailed):
         return error.status, "InternalServerException"
+    if isinstance(error, KeyUnavailable) and error.is_temporary:
+        return STATUS[ServiceUnavailable]
     for kind in type(error).__mro__:
         if issubclass(kind, Exception) and kind in STATUS:
             return STATUS[kind]

@@ -122,7 +122,11 @@ class Management:
 
     async def _describe(self, call: Call, name: str, version: str | None) -> Reply:
         if version == "all":
-            return json_reply([describe(model) for model in self._registry.versions(name)])
+            described = [describe(model) for model in self._registry.versions(name)]
+            waiting = self._registry.waiting(name)
+            return json_reply([*described, *(one.describe() for one in waiting)])
+        if self._registry.is_waiting(name, version):
+            return json_reply([one.describe() for one in self._registry.waiting(name, version)])
         model = self._registry.get(name, version)
         if not call.query_flag("customized", default=False):
             return json_reply([describe(model)])
@@ -157,14 +161,13 @@ class Management:
         if not 0 <= limit <= MAX_LISTED:
             limit = MAX_LISTED
         start = max(0, call.query_integer("next_page_token", 0))
-        names = self._registry.names()
+        urls = self._registry.urls()
         page: dict[str, object] = {}
-        if start + limit <= len(names):
+        if start + limit <= len(urls):
             # TorchServe: also when the page ends exactly at the end
             page["nextPageToken"] = str(start + limit)
         page["models"] = [
-            {"modelName": name, "modelUrl": self._registry.default(name).spec.url}
-            for name in names[start : start + limit]
+            {"modelName": name, "modelUrl": url} for name, url in urls[start : start + limit]
         ]
         return json_reply(page)
 

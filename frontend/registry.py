@@ -1,5 +1,6 @@
 """The models being served: name to versions, and which version is the default."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from torchkeep.frontend.errors import (
     InvalidModelVersion,
     ModelNotFound,
     ModelVersionNotFound,
+    ModelWaits,
 )
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
 from torchkeep.modelstore.manifest import RUNTIMES
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
@@ -27,6 +30,7 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+KEY_PATIENCE_S = 1.0  # for the key of a sealed model, before the server starts without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +73,61 @@ class ModelRegistry:
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._default: dict[str, str] = {}
         self._startup_names: set[str] = set()
+        self._waiting: dict[tuple[str, str], WaitingModel] = {}  # by name and version
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """A version of a model, or its default one.
 
-        Raises ModelNotFound, ModelVersionNotFound.
+        Raises ModelNotFound, ModelVersionNotFound, ModelWaits.
         """
         versions = self._models.get(name)
+        if versions is not None:
+            served = versions.get(self._default[name] if version is None else version)
+            if served is not None:
+                return served
+        if self.is_waiting(name, version):
+            raise ModelWaits(name)
         if versions is None:
             raise ModelNotFound(name)
-        served = versions.get(self._default[name] if version is None else version)
-        if served is None:
-            raise ModelVersionNotFound(name, version or "")
-        return served
+        raise ModelVersionNotFound(name, version or "")
 
-    def default(self, name: str) -> ServedModel:
-        return self.get(name)
+    def is_waiting(self, name: str, version: str | None = None) -> bool:
+        """Whether `get` finds nothing but a version that waits for its key."""
+        versions = self._models.get(name, {})
+        return (not versions or version not in (None, *versions)) and bool(
+            self.waiting(name, version)
+        )
 
-    def names(self) -> list[str]:
-        return sorted(self._models)
+    def waiting(self, name: str, version: str | None = None) -> list[WaitingModel]:
+        """The versions of a model that wait for their keys, or the one that is asked for."""
+        return [
+            one
+            for (other, its_version), one in self._waiting.items()
+            if other == name and version in (None, its_version)
+        ]
+
+    def urls(self) -> list[tuple[str, str]]:
+        """Names and where their default versions come from, those that wait included."""
+        urls = {name: waiting.url for (name, _), waiting in self._waiting.items()}
+        urls |= {name: self.get(name).spec.url for name in self._models}
+        return sorted(urls.items())
 
     def versions(self, name: str) -> list[ServedModel]:
-        """Every version of a model; raises ModelNotFound."""
-        if name not in self._models:
+        """Every version of a model that is served; raises ModelNotFound."""
+        if name not in self._models and not self.waiting(name):
             raise ModelNotFound(name)
-        return list(self._models[name].values())
+        return list(self._models.get(name, {}).values())
 
     def all(self) -> list[ServedModel]:
         return [served for versions in self._models.values() for served in versions.values()]
 
     def is_healthy(self) -> bool:
-        """TorchServe's ping rule: the default versions have as many healthy workers as asked."""
+        """TorchServe's ping rule: the default versions have as many healthy workers as asked.
+
+        A model that waits for its key has none.
+        """
+        if self._waiting:
+            return False
         defaults = (self.get(name) for name in self._models)
         return all(served.healthy_workers >= served.spec.min_workers for served in defaults)
 
@@ -110,8 +138,12 @@ class ModelRegistry:
             raise DefaultVersionNotFound(name, version)
         self._default[name] = version
 
-    async def register(self, registration: Registration) -> ServedModel:
+    async def register(
+        self, registration: Registration, wait: WaitingModel | None = None
+    ) -> ServedModel:
         """Open the archive and add the model; the caller starts `spec.min_workers` workers.
+
+        With `wait` a sealed archive waits for a key that cannot be had just now.
 
         Raises a ModelStoreError, InvalidModel, BadRequest or ConflictStatus; then nothing
         of the archive is left.
@@ -119,7 +151,7 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name)
+        model_dir = await self._store.open(registration.url, registration.model_name, wait)
         try:
             spec = self._spec(registration, model_dir)
             versions = self._models.setdefault(spec.name, {})
@@ -146,6 +178,10 @@ class ModelRegistry:
 
         Raises ModelNotFound, ModelVersionNotFound, InvalidModelVersion.
         """
+        if self.is_waiting(name, version):
+            for waiting in self.waiting(name, version):
+                await waiting.cancel()
+            return
         served = self.get(name, version)
         versions = self._models[name]
         if served.spec.version == self._default[name]:
@@ -161,7 +197,29 @@ class ModelRegistry:
         log.debug("Model %s unregistered.", name)
 
     async def load_at_startup(self, name: str | None, url: str) -> ServedModel | None:
-        """Register a model and begin to start its workers; a failure is logged, not raised."""
+        """Register a model and begin to start its workers; a failure is logged, not raised.
+
+        A sealed one whose key takes long is left to wait, and the server starts without it.
+        """
+        waiting = WaitingModel(url)
+        loading = asyncio.create_task(self._load(name, url, waiting))
+        begun = asyncio.create_task(waiting.begun.wait())
+        await asyncio.wait({loading, begun}, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        if not loading.done():
+            await asyncio.wait({loading}, timeout=KEY_PATIENCE_S)
+        if loading.done():
+            return await loading
+        waiting.task = loading
+        self._waiting[waiting.name, waiting.version] = waiting
+        loading.add_done_callback(lambda _: self._forget(waiting))
+        return None
+
+    def _forget(self, waiting: WaitingModel) -> None:
+        if self._waiting.get((waiting.name, waiting.version)) is waiting:
+            del self._waiting[waiting.name, waiting.version]
+
+    async def _load(self, name: str | None, url: str, waiting: WaitingModel) -> ServedModel | None:
         try:
             served = await self.register(
                 Registration(
@@ -169,17 +227,22 @@ class ModelRegistry:
                     model_name=name,
                     initial_workers=self._defaults.workers_at_startup,
                     loaded_at_startup=True,
-                )
+                ),
+                waiting,
             )
         except (ModelStoreError, InvalidModel, ConflictStatus, BadRequest) as error:
             # TorchServe starts without the model, and so do we.
             log.warning("Failed to load model: %s: %s", url, error)
             return None
+        if waiting.task is not None:
+            log.warning("model %s waits no longer: its key has come", served.spec.name)
         served.begin_scale(served.spec.min_workers, served.spec.max_workers)
         return served
 
     async def close(self) -> None:
         """Unregister everything; what is still in flight has had its time in the drain."""
+        for waiting in list(self._waiting.values()):
+            await waiting.cancel()
         models, self._models, self._default = self.all(), {}, {}
         for served in models:
             await served.close(grace_s=0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torchkeep.modelstore.archive import Limits, unpack, unpack_open
 from torchkeep.modelstore.download import download
@@ -81,6 +81,18 @@ class ModelDir:
             self.downloaded.unlink(missing_ok=True)
 
 
+class KeyWait(Protocol):
+    """Whoever has time to wait for the key of a sealed archive."""
+
+    def begin(self, model_name: str, model_version: str) -> None:
+        """The archive is found; it says this of itself, or nothing."""
+        ...
+
+    async def pause(self, error: KeyUnavailable) -> None:
+        """The key cannot be had now; when this returns it is asked for again."""
+        ...
+
+
 class ModelStore:
     """Finds archives in one directory, or fetches them into it, and opens them."""
 
@@ -107,8 +119,13 @@ class ModelStore:
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
-    async def open(self, url: str, model_name: str | None = None) -> ModelDir:
+    async def open(
+        self, url: str, model_name: str | None = None, wait: KeyWait | None = None
+    ) -> ModelDir:
         """Find, unpack and check the archive; leaves nothing behind when it raises.
+
+        Where a key cannot be had just now, it is asked for again as long as `wait` has it;
+        without, KeyUnavailable is raised.
 
         `model_name` is the name it will be served under. What is sealed has only its own: else
         whoever keeps the archives could serve one model in the place of another.
@@ -116,7 +133,7 @@ class ModelStore:
         opening = _Opening(self, url, model_name)
         found = await opening.in_thread(opening.find, Found.discard)
         try:
-            key = await self._key_for(found.sealed) if found.sealed else None
+            key = await self._key_for(found.sealed, wait) if found.sealed else None
         except BaseException:
             found.discard()
             raise
@@ -145,14 +162,23 @@ class ModelStore:
         if not any(re.fullmatch(allowed, url, re.IGNORECASE) for allowed in self.allowed_urls):
             raise UrlNotAllowed(url)
 
-    async def _key_for(self, sealed: SealedFile | JweFile) -> bytearray:
+    async def _key_for(self, sealed: SealedFile | JweFile, wait: KeyWait | None) -> bytearray:
+        if wait is not None:
+            known = sealed.header if isinstance(sealed, SealedFile) else None
+            wait.begin(known.model_name if known else "", known.model_version if known else "")
         key_id = sealed.key_id or self.default_key_id
         if not key_id:
             advice = f"{sealed.name} does not name it: set CONFIDENTIAL_RESOURCE_ID."
             raise KeyUnavailable("", "not configured", advice)
         if self.key_source is None:
             raise KeyUnavailable(key_id, "not configured", "Set key_source in config.properties.")
-        return await self.key_source.key_for(key_id)
+        while True:
+            try:
+                return await self.key_source.key_for(key_id)
+            except KeyUnavailable as error:
+                if wait is None or not error.is_temporary:
+                    raise
+                await wait.pause(error)
 
     def _entries(self) -> list[str]:
         if self.root is None or not self.root.is_dir():

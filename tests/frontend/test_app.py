@@ -13,8 +13,11 @@ class EmptyRegistry:
     def get(self, name: str, version: str | None = None) -> Any:
         raise ModelNotFound(name)
 
-    def names(self) -> list[str]:
+    def urls(self) -> list[tuple[str, str]]:
         return []
+
+    def is_waiting(self, name: str, version: str | None) -> bool:
+        return False
 
     def is_healthy(self) -> bool:
         return True

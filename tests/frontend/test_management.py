@@ -88,11 +88,14 @@ class FakeRegistry:
         except KeyError:
             raise ModelVersionNotFound(name, version or "") from None
 
-    def default(self, name: str) -> FakeModel:
-        return self.get(name)
+    def urls(self) -> list[tuple[str, str]]:
+        return sorted((name, self.get(name).spec.url) for name in self.models)
 
-    def names(self) -> list[str]:
-        return sorted(self.models)
+    def is_waiting(self, name: str, version: str | None = None) -> bool:
+        return False  # see test_waiting_model.py
+
+    def waiting(self, name: str) -> list[Any]:
+        return []
 
     def versions(self, name: str) -> list[FakeModel]:
         self.get(name)

@@ -1,0 +1,221 @@
+"""A sealed model of the configuration whose key cannot be had when the server starts."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sealing import KEY_ID, Keys, mar_bytes, write_sealed
+
+from torchkeep.frontend import registry as registry_module
+from torchkeep.frontend import waiting_model
+from torchkeep.frontend.app import ApiSettings, inference_app, management_app
+from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.served_model import WorkerGround
+from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.modelstore.errors import KeyUnavailable
+from torchkeep.modelstore.memory_place import SHARED_MEMORY, MemoryPlace
+from torchkeep.modelstore.store import ModelStore
+from torchkeep.runtime.cores import usable_cores
+
+Ask = Callable[..., Awaitable[Any]]
+
+
+class LateKeys:
+    """Cannot be reached until told to; then the key is the right one."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.is_reachable = False
+        self.is_silent = False
+        self.is_temporary = True
+
+    async def key_for(self, key_id: str) -> bytearray:
+        self.asked += 1
+        if self.is_silent:
+            await asyncio.Event().wait()
+        if self.is_reachable:
+            return await Keys().key_for(key_id)
+        raise KeyUnavailable(key_id, "unreachable", "Start it.", is_temporary=self.is_temporary)
+
+
+@pytest.fixture
+def keys() -> LateKeys:
+    return LateKeys()
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory, which ends as empty as it began."""
+    root = SHARED_MEMORY / f"torchkeep-test-{os.getpid()}"
+    root.mkdir()
+    yield root
+    if (root / "models").exists():
+        (root / "models").rmdir()
+    root.rmdir()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, memory: Path, keys: LateKeys) -> ModelRegistry:
+    root = tmp_path / "store"
+    root.mkdir()
+    write_sealed(root / "m.mar", mar_bytes())
+    store = ModelStore(
+        root, [], tmp_path, key_source=keys, memory_place=MemoryPlace(memory, tmp_path)
+    )
+    ground = WorkerGround(
+        None,  # type: ignore[arg-type] - no worker is started
+        Metrics(),
+        itertools.count(9000),
+        dict,
+        True,
+        True,
+        1000,
+        ThreadPlan(usable_cores()),
+    )
+    return ModelRegistry(store, ground, ModelDefaults(workers_at_startup=0))
+
+
+@pytest.fixture
+def run(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], Awaitable[None]]], None]:
+    monkeypatch.setattr(registry_module, "KEY_PATIENCE_S", 0.05)
+    monkeypatch.setattr(waiting_model, "BACKOFF_S", (0.01,))
+
+    def run_scenario(scenario: Callable[[], Awaitable[None]]) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(20):
+                assert await registry.load_at_startup(None, "m.mar") is None
+                await scenario()
+                await registry.close()
+            assert len(asyncio.all_tasks()) == 1
+
+        asyncio.run(bounded())
+
+    return run_scenario
+
+
+async def status_of(ask_async: Ask, app: Any, method: str, path: str) -> tuple[int, Any]:
+    answer = await ask_async(app, method, path)
+    return answer.status, answer.json
+
+
+def test_it_is_known_but_not_served(
+    registry: ModelRegistry, run: Any, keys: LateKeys, ask_async: Ask, caplog: Any
+) -> None:
+    inference = inference_app(registry, Metrics(), ApiSettings())
+    management = management_app(registry, Metrics(), ApiSettings(is_model_api_enabled=True))
+
+    async def scenario() -> None:
+        while keys.asked < 3:  # noqa: ASYNC110 - a plain number
+            await asyncio.sleep(0.005)
+        for path in ("/models/m", "/models/m/1.0", "/models/m/all"):
+            status, (described,) = await status_of(ask_async, management, "GET", path)
+            assert status == 200
+            assert described["modelName"] == "m"
+            assert described["modelVersion"] == "1.0"
+            assert described["workers"] == []
+            assert described["notReady"] == f"No key {KEY_ID}: unreachable. Start it."
+        assert (await ask_async(management, "GET", "/models/m/2.0")).status == 404
+        _, page = await status_of(ask_async, management, "GET", "/models")
+        assert page["models"] == [{"modelName": "m", "modelUrl": "m.mar"}]
+        assert (await ask_async(inference, "GET", "/ping")).status == 500
+        for app, method, path in (
+            (inference, "POST", "/predictions/m"),
+            (inference, "POST", "/predictions/m/1.0"),
+            (management, "PUT", "/models/m?min_worker=1"),
+        ):
+            status, error = await status_of(ask_async, app, method, path)
+            assert status == 503
+            assert error["message"] == 'Model "m" is not ready: it waits for its key.'
+
+    run(scenario)
+    lines = [message for message in caplog.messages if "waits for its key" in message]
+    assert lines == [f"model m waits for its key: No key {KEY_ID}: unreachable. Start it."]
+
+
+def test_it_is_served_when_its_key_comes(
+    registry: ModelRegistry, run: Any, keys: LateKeys, ask_async: Ask
+) -> None:
+    async def scenario() -> None:
+        keys.is_reachable = True
+        while registry.is_waiting("m"):  # noqa: ASYNC110 - a plain dictionary
+            await asyncio.sleep(0.005)
+        assert registry.get("m").model_dir.sealed
+        assert registry.is_healthy()
+        answer = await ask_async(
+            management_app(registry, Metrics(), ApiSettings()), "GET", "/models/m/all"
+        )
+        (described,) = answer.json
+        assert "notReady" not in described
+
+    run(scenario)
+
+
+def test_it_can_be_unregistered_while_it_waits(
+    registry: ModelRegistry, run: Any, keys: LateKeys, ask_async: Ask
+) -> None:
+    keys.is_silent = True  # the key has been asked for, and no answer comes
+    management = management_app(registry, Metrics(), ApiSettings(is_model_api_enabled=True))
+
+    async def scenario() -> None:
+        assert keys.asked == 1
+        assert (await ask_async(management, "DELETE", "/models/m")).status == 200
+        assert (await ask_async(management, "GET", "/models/m")).status == 404
+        assert registry.is_healthy()
+
+    run(scenario)
+
+
+def test_the_server_may_end_while_it_waits(run: Any, keys: LateKeys) -> None:
+    keys.is_silent = True
+
+    async def scenario() -> None:
+        pass
+
+    run(scenario)
+
+
+def test_what_will_not_change_is_not_waited_for(
+    registry: ModelRegistry, run: Any, keys: LateKeys, caplog: Any
+) -> None:
+    keys.is_temporary = False
+
+    async def scenario() -> None:
+        assert not registry.is_waiting("m")
+        assert registry.is_healthy()
+
+    run(scenario)
+    assert keys.asked == 1
+    assert "Failed to load model: m.mar: No key" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("is_temporary", "status", "kind"),
+    [(True, 503, "ServiceUnavailableException"), (False, 400, "InvalidModelException")],
+)
+def test_a_register_call_does_not_wait(
+    registry: ModelRegistry,
+    run: Any,
+    keys: LateKeys,
+    ask_async: Ask,
+    is_temporary: bool,
+    status: int,
+    kind: str,
+) -> None:
+    keys.is_temporary = False
+    management = management_app(registry, Metrics(), ApiSettings(is_model_api_enabled=True))
+
+    async def scenario() -> None:
+        keys.is_temporary = is_temporary
+        answer = await ask_async(management, "POST", "/models?url=m.mar")
+        assert (answer.status, answer.json["type"]) == (status, kind)
+        assert answer.json["message"] == f"No key {KEY_ID}: unreachable. Start it."
+        assert (await ask_async(management, "GET", "/models/m")).status == 404
+
+    run(scenario)
