@@ -96,7 +96,8 @@ class WorkerProcess:
         self._in_flight: deque[list[Job]] = deque()  # sent; the worker is at the first
         self._began = 0.0  # with that one
         self._is_quick = False
-        self._lookout = Lookout(lambda: not self._in_flight)
+        # With more than one request on their way there is enough to do meanwhile.
+        self._lookout = Lookout(lambda: len(self._in_flight) != 1)
         self._pull: Pull | None = None  # while this worker is idle
         self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
@@ -292,7 +293,7 @@ class WorkerProcess:
             self._connection.post(predict, self._settings.response_timeout_s)
         except WorkerDied as error:
             self._end_serving(error)
-        if self._is_quick:
+        if self._is_quick and len(self._in_flight) == 1:
             self._lookout.begin()
 
     def _take(self, message: Message) -> None:
