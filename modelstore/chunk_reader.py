@@ -21,8 +21,8 @@ class Chunks(Protocol):
     @property
     def chunk_size(self) -> int: ...
 
-    def fill(self, index: int, buffer: bytearray) -> None:
-        """Put a checked chunk at the start of `buffer`, or raise."""
+    def fill(self, index: int, buffer: bytearray) -> int:
+        """Put a checked chunk at the start of `buffer`, or raise; returns its length."""
         ...
 
 

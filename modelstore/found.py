@@ -5,6 +5,7 @@ if it were sealed is opened as such too, so that damage at its beginning is told
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
@@ -21,17 +22,15 @@ JWE_SUFFIX = ".jwe"
 
 
 class Contents(Protocol):
-    """An archive's bytes: once `verify` has returned, none but those it saw are ever read."""
+    """An archive's bytes. Its `verified` file holds none but those that were checked before."""
 
     name: str
     length: int
+    sha256: bytes  # of a sealed archive what its header says, of others once it was verified
 
-    @property
-    def sha256(self) -> bytes: ...
-
-    def verify(self, check_abandoned: Callable[[], None]) -> None: ...
-
-    def reader(self) -> ChunkReader | IO[bytes]: ...
+    def verified(
+        self, check_abandoned: Callable[[], None]
+    ) -> AbstractContextManager[ChunkReader | IO[bytes]]: ...
 
     def close(self) -> None: ...
 
@@ -74,9 +73,8 @@ def recognise(path: Path, downloaded: Path | None) -> Found:
     return Found(path, downloaded)
 
 
-def packed(contents: Contents) -> Packed:
-    """Verified contents, as an archive to unpack."""
-    reader = contents.reader()
+def packed(contents: Contents, reader: ChunkReader | IO[bytes]) -> Packed:
+    """The verified file of `contents`, as an archive to unpack."""
     if isinstance(contents, PinnedFile):
         is_zip = contents.name.endswith(".mar")
     else:

@@ -145,9 +145,8 @@ def _open(flags: argparse.Namespace) -> None:
         finally:
             wipe(key)
         try:
-            contents.verify()
-            reader = contents.reader()
-            with _new_file(flags.output, 0o600) as plain:
+            # The last word on the contents is said when `verified` ends, before the file appears.
+            with _new_file(flags.output, 0o600) as plain, contents.verified() as reader:
                 while piece := reader.read(COPY_BYTES):
                     plain.write(piece)
         finally:

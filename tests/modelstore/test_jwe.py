@@ -23,8 +23,8 @@ def open_bytes(path: Path, kek: bytes = KEK) -> bytes:
     try:
         contents = file.unlock(bytearray(kek))
         try:
-            contents.verify()
-            opened = contents.reader().read()
+            with contents.verified() as reader:
+                opened = reader.read()
             assert contents.length == len(opened)
             return opened
         finally:

@@ -60,9 +60,8 @@ def open_bytes(path: Path, kek: bytes = KEK) -> bytes:
     """Everything in the sealed archive at `path`, by a first pass and a second."""
     file = open_sealed(path)
     try:
-        contents = file.unlock(bytearray(kek))
-        contents.verify()
-        return contents.reader().read()
+        with file.unlock(bytearray(kek)).verified() as reader:
+            return reader.read()
     finally:
         file.close()
 
@@ -305,10 +304,8 @@ def test_a_digest_that_the_key_holder_lied_about_is_noticed(tmp_path: Path) -> N
     fields = header_of(sealed_bytes()) | {"plaintext_sha256": "00" * 32}
     path = tmp_path / "a"
     path.write_bytes(sealed_reference.seal(fields, CONTENTS, KEK, data_keys=b"d" * 64))
-    file = open_sealed(path)
     with pytest.raises(SealBroken, match="its contents are not those whose digest its header"):
-        file.unlock(bytearray(KEK)).verify()
-    file.close()
+        open_bytes(path)
 
 
 def test_a_file_that_changes_after_the_first_pass_is_noticed(tmp_path: Path) -> None:
@@ -386,11 +383,9 @@ from pathlib import Path
 from torchkeep.modelstore.sealed import open_sealed
 file = open_sealed(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-contents = file.unlock(bytearray(range(32)))
-contents.verify()
-reader = contents.reader()
-while reader.read(1 << 20):
-    pass
+with file.unlock(bytearray(range(32))).verified() as reader:
+    while reader.read(1 << 20):
+        pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
