@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sealed_reference
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sealing import KEK, KEY_ID, jwe_bytes, mar_bytes
@@ -153,6 +155,16 @@ def test_a_damaged_archive_is_refused(
     path = Path("m.sealed")
     path.write_bytes(damage(path.read_bytes()))
     assert owner.fail("open m.sealed --key key -o out.mar").startswith(reason)
+
+
+def test_a_digest_that_the_key_holder_lied_about_leaves_no_output(owner: Owner) -> None:
+    owner.seal()
+    text = Path("m.sealed").read_bytes()[12:].partition(b"}")[0] + b"}"
+    fields = json.loads(text) | {"plaintext_sha256": "00" * 32}
+    lying = sealed_reference.seal(fields, MAR, Path("key").read_bytes(), data_keys=b"d" * 64)
+    Path("m.sealed").write_bytes(lying)
+    complaint = owner.fail("open m.sealed --key key -o out.mar")
+    assert complaint == "m.sealed: its contents are not those whose digest its header has."
 
 
 def test_a_wrong_key_is_said_to_be_one(owner: Owner) -> None:
