@@ -35,7 +35,9 @@ from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_id
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore import sealing_commands
+from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.janitor import Janitor
+from torchkeep.modelstore.keys import key_bytes
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
@@ -47,6 +49,7 @@ from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.keys import FileKeys, key_source
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 
 DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
@@ -172,10 +175,25 @@ async def compose(
         yield Server(_listeners(config, registry, metrics, access_log), registry, loading)
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """A source of keys, as the model store knows one; the two know nothing of each other."""
+
+    source: FileKeys
+
+    async def key_for(self, key_id: str) -> bytearray:
+        try:
+            return key_bytes(await self.source.delivered(key_id), key_id)
+        except OSError as error:
+            advice = f"{error.filename}: {error.strerror}."
+            raise KeyUnavailable(key_id, "unreachable", advice, is_temporary=True) from error
+
+
 def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
     temporary = Path(environ.get("TEMP") or tempfile.gettempdir())
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
     trusted = config.trusted_models
+    source = key_source(config.key_source)
     try:
         if default_key_id:
             check_key_id(default_key_id)
@@ -189,6 +207,7 @@ def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
         config.model_store,
         config.allowed_urls,
         config.unpack_directory or temporary,
+        key_source=_Keys(source) if source else None,
         default_key_id=default_key_id,
         trust=trust,
         memory_place=MemoryPlace(

@@ -52,6 +52,7 @@ class Config:
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
+    key_source: str | None = key(TEXT, None)
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)

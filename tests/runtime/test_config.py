@@ -34,6 +34,7 @@ ts_header_key_sequence_end use_native_io io_ratio vmargs plugins_path python
 )
 OUR_KEYS = {
     "allow_unsealed_on_disk",
+    "key_source",
     "require_sealed_models",
     "trusted_models",
     "unpack_directory",
