@@ -192,24 +192,24 @@ class _Keys:
 def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
     temporary = Path(environ.get("TEMP") or tempfile.gettempdir())
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
-    trusted = config.trusted_models
     source = key_source(config.key_source)
     try:
         if default_key_id:
             check_key_id(default_key_id)
-        trust = Trust(
-            config.require_sealed_models,
-            None if trusted is None else parse_trusted_models(trusted),
-        )
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"CONFIDENTIAL_RESOURCE_ID: {error}") from error
+    try:
+        trusted = config.trusted_models
+        models = None if trusted is None else parse_trusted_models(trusted)
+    except ValueError as error:
+        raise ConfigError(f"trusted_models: {error}") from error
     return ModelStore(
         config.model_store,
         config.allowed_urls,
         config.unpack_directory or temporary,
         key_source=_Keys(source) if source else None,
         default_key_id=default_key_id,
-        trust=trust,
+        trust=Trust(config.require_sealed_models, models),
         memory_place=MemoryPlace(
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
