@@ -17,7 +17,8 @@ from torchkeep.modelstore.memory_place import SHARED_MEMORY, MemoryPlace
 from torchkeep.modelstore.store import ModelStore
 
 MIB = 1 << 20
-LEAST_ROUNDS, MOST_ROUNDS = 3, 20  # a machine that does other things as well gets more of them
+LEAST_ROUNDS = 3
+PATIENCE_S = 45.0  # for a moment in which a machine that does other things as well has both cores
 
 
 @pytest.fixture
@@ -67,8 +68,11 @@ def test_opening_takes_little_longer_than_unpacking(
 
     # The least of several: whatever else the machine does only ever adds.
     least = {"plain.mar": float("inf"), "sealed.mar": float("inf")}
-    for number in range(MOST_ROUNDS):
+    end = time.monotonic() + PATIENCE_S
+    rounds = 0
+    while rounds < LEAST_ROUNDS or time.monotonic() < end:
         least = {url: min(before, seconds(url)) for url, before in least.items()}
-        if number + 1 >= LEAST_ROUNDS and least["sealed.mar"] <= most * least["plain.mar"]:
+        rounds += 1
+        if rounds >= LEAST_ROUNDS and least["sealed.mar"] <= most * least["plain.mar"]:
             return
     pytest.fail(f"more than {most} times as long: {least}")

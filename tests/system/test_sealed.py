@@ -246,7 +246,7 @@ def test_on_a_disk_nothing_is_unpacked(ground: Ground, server_factory: Callable[
     text = "is not in memory (tmpfs), and a sealed archive is not unpacked on a disk"
     server.wait_for_lines(text)
     status, answer = register(server, "m.mar")
-    assert status == 500
+    assert status == 507
     assert text in answer["message"]
     assert ground.marked_files() == []
 
