@@ -14,10 +14,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sealed_reference
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from torchkeep.modelstore.errors import KeyUnavailable, ModelStoreError, SealBroken, SealingError
 from torchkeep.modelstore.seal_header import (
@@ -269,6 +272,31 @@ def test_a_header_has_one_spelling(
     error = refusal(tmp_path / "a", with_header(sealed, edit(text)))
     assert isinstance(error, SealBroken)
     assert re.fullmatch(reason, error.reason), error.reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(header_of(sealed_bytes(signing_key=OWNER)))), JSON))
+def test_whatever_a_field_holds_is_a_header_or_a_plain_refusal(changes: dict[str, Any]) -> None:
+    fields = header_of(sealed_bytes(CONTENTS[:1], signing_key=OWNER)) | changes
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    try:
+        header = decode_header(text)
+    except ValueError as refusal:
+        assert str(refusal).startswith("its ")  # noqa: PT017
+    else:
+        assert header.encode() == text
+
+
+@given(st.binary())
+def test_whatever_the_bytes_are_they_are_refused_plainly(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^its "):
+        decode_header(text)
 
 
 def test_a_signature_cannot_be_taken_off_or_replaced(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The model owner's commands: each failure one line, exit code 1, and no output."""
 
 import base64
+import errno
 import io
 import json
 import os
@@ -83,6 +84,7 @@ def test_keys_are_private_and_never_replaced(owner: Owner) -> None:
     Path("owner.pub").rename("public")
     assert "owner exists" in owner.fail("keygen --signing -o owner")
     assert "missing/key: No such file" in owner.fail("keygen -o missing/key")
+    assert "/dev/full exists" in owner.fail("keygen -o /dev/full")
 
 
 def test_a_signed_archive_opens_for_its_owner_only(owner: Owner) -> None:
@@ -177,8 +179,43 @@ def test_a_wrong_key_is_said_to_be_one(owner: Owner) -> None:
     assert owner.fail("open nothing --key key -o out") == "nothing: No such file or directory"
 
 
+def test_a_disk_that_is_full_leaves_no_half_key(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for options in ("", "--signing"):
+        complaint = owner.fail(f"keygen {options} -o new")
+        assert complaint == "input or output: No space left on device"
+
+
+def test_names_that_cannot_be_shown_are_no_reason_to_fail(owner: Owner) -> None:
+    name = os.fsdecode(b"\xff")
+    owner.seal()
+    Path("m.sealed").rename(name)
+    assert main(["inspect", name]) == 0
+    assert "\\udcff is a sealed archive" in owner.capsys.readouterr().out
+
+
+def test_whoever_is_ended_leaves_no_output(owner: Owner, poll: Callable[..., object]) -> None:
+    Path("m.mar").write_bytes(mar_bytes(files={"weights": bytes(300 << 20)}, compression=0))
+    owner.seal()
+    command = [sys.executable, "-P", "-m", "torchkeep.modelstore", "open", "m.sealed"]
+    with subprocess.Popen(
+        [*command, "--key", "key", "-o", "out.mar"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        poll(lambda: list(owner.home.glob(".*.part")), "it has begun")
+        process.terminate()
+        _, error = process.communicate()
+    assert (process.returncode, error) == (1, b"torchkeep: Interrupted.\n")
+    assert sorted(os.listdir(owner.home)) == ["key", "m.mar", "m.sealed", "owner", "owner.pub"]
+
+
 def test_what_exists_is_not_replaced(owner: Owner) -> None:
     owner.seal()
+    assert "nowhere is no directory" in owner.fail("open m.sealed --key key -o nowhere/out")
     Path("out").write_text("mine")
     assert "out exists" in owner.fail("open m.sealed --key key -o out")
     assert Path("out").read_text() == "mine"
