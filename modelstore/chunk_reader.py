@@ -35,9 +35,6 @@ class ChunkReader(io.RawIOBase):
         self._position = 0
         self._open: OrderedDict[int, bytearray] = OrderedDict()  # the latest last
 
-    def readable(self) -> bool:
-        return True
-
     def seekable(self) -> bool:
         return True
 

@@ -257,6 +257,7 @@ def edited(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         ),
         (edited(b'"chunk_size":64', b'"chunk_size":2097152'), "its header needs chunk_size, .*"),
         (edited(b'"plaintext_length":330', b'"plaintext_length":1e99'), "its header is not can.*"),
+        (edited(b'"plaintext_length":330', b'"plaintext_length":274877906945'), "it has more ch.*"),
         (edited(b'"wrapped_key":"', b'"wrapped_key":"00'), "its header needs wrapped_key, 144 .*"),
         (lambda text: text.replace(text[-40:-2], text[-40:-2].upper()), "its header needs wrapp.*"),
         (lambda text: b"[1]", "its header is no JSON object"),

@@ -261,7 +261,8 @@ def test_what_is_no_signing_key(owner: Owner) -> None:
     assert owner.fail(f"{command} owner") == "Others may read owner: chmod 600 owner."
     owner.seal()
     opening = "open m.sealed --key key -o out --owner"
-    for name in ("key", "m.sealed", "rsa"):
+    Path("short").write_text("ed25519:AAAA")
+    for name in ("key", "m.sealed", "rsa", "short"):
         assert f"{name} is no public key" in owner.fail(f"{opening} {name}")
 
 
