@@ -10,6 +10,7 @@ import socket
 from time import perf_counter
 
 from torchkeep.backend import process
+from torchkeep.backend.confine import confine, confine_fork
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
@@ -87,6 +88,7 @@ class Worker:
     def _load(self, load: Load) -> Loaded:
         try:
             if self._shared is not None:
+                confine_fork(load.sandbox)
                 process.set_threads(load.threads)
                 self._shared.rehearse()
                 self._service = self._shared
@@ -128,5 +130,6 @@ def load_service(load: Load) -> Service:
     """
     os.environ.clear()
     os.environ.update(load.environment)
+    confine(load.sandbox, load.model_dir)
     process.set_threads(load.threads)
     return Service.load(load)
