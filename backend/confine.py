@@ -22,7 +22,7 @@ from torchkeep.backend.landlock import Allowed, Ruleset, everything_but
 from torchkeep.backend.seccomp import refuse_system_calls
 from torchkeep.runtime.kernel import SCOPE_ABI, kernel_layers, prctl
 from torchkeep.runtime.messages import Sandbox
-from torchkeep.runtime.processes import hide_from_same_user
+from torchkeep.runtime.processes import keep_memory_private
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION = 0x20080522
@@ -92,7 +92,7 @@ def confine(sandbox: Sandbox, model_dir: str) -> None:
             raise CannotConfine(layers.missing_for_strict)
         if (threads := process.thread_count()) != 1:
             raise CannotConfine(f"sandbox=strict needs a process of one thread, not {threads}")
-    process.no_core_dumps()
+    keep_memory_private()
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     # Its paths are opened here, while this may still be root.
     ruleset = _ruleset(sandbox, Path(model_dir), layers.landlock_abi)
@@ -165,7 +165,7 @@ def _give_up_privileges(sandbox: Sandbox) -> None:
         os.setresuid(sandbox.uid, sandbox.uid, sandbox.uid)
         os.umask(_UMASK_OF_OWN_USER)
         # Both are forgotten with the old user.
-        hide_from_same_user()
+        keep_memory_private()
         process.die_with(parent)
     elif os.geteuid() == 0:
         _drop_capabilities()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import resource
 import secrets
 import signal
 import sys
@@ -13,7 +12,6 @@ from typing import NoReturn
 
 from torchkeep.runtime.cores import threads_of_environment
 from torchkeep.runtime.kernel import prctl, syscall
-from torchkeep.runtime.processes import hide_from_same_user
 
 _PR_SET_PDEATHSIG = 1
 _CLOSE_RANGE = 436
@@ -148,12 +146,6 @@ def reset_signals() -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-
-
-def no_core_dumps() -> None:
-    """A core file would hold the model and its inputs, and so does /proc/PID/mem."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hide_from_same_user()
 
 
 def reseed() -> None:

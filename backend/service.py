@@ -66,12 +66,14 @@ class Service:
         entry_point: EntryPoint,
         emissions: "list[Emission]",
         decode_input_request: bool = True,
+        tells_errors: bool = True,
     ) -> None:
         self._context = context
         self._metrics = context.metrics
         self._entry_point = entry_point
         self._emissions = emissions  # what the handler records, filled by `context.metrics`
         self._decodes = decode_input_request
+        self._tells_errors = tells_errors
         self.summary = f"loaded model {context.model_name}"
         self._warm_up = WarmUp()
         self._pieces: PieceSender = context.cl_socket
@@ -89,7 +91,13 @@ class Service:
         except Exception as error:
             traceback.print_exc()
             raise _load_failed(error) from error
-        service = cls(context, entry_point, emissions, load.decode_input_request)
+        service = cls(
+            context,
+            entry_point,
+            emissions,
+            load.decode_input_request,
+            load.sandbox.tells_errors,
+        )
         try:
             service._warm_up = warm_up(load, context, lambda request: service.predict([request]))
         except Exception as error:
@@ -168,6 +176,8 @@ class Service:
         return value
 
     def _failed(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
+        if not self._tells_errors:
+            message = "Out of resources" if status == 507 else "Prediction failed"
         items = [Prediction(request.request_id, b"error") for request in requests]
         return Predictions(status, message, items, self._take_metrics())
 

@@ -1,6 +1,7 @@
 """What both kinds of process ask of the kernel about their children."""
 
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,9 +16,12 @@ def become_subreaper() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def hide_from_same_user() -> None:
-    """No process of the same user may trace this one, or read its memory, descriptors or
-    environment in /proc; nor will the kernel write a core of it. Root still may."""
+def keep_memory_private() -> None:
+    """No core dumps, and no process of the same user may trace this one or read its memory.
+
+    Nor its descriptors and environment in /proc. Root still may.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(_PR_SET_DUMPABLE, 0)
 
 
