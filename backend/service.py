@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PREDICTION_FAILED = "Prediction failed"  # TorchServe's words for what a handler raises
 MAX_ERROR_CHARACTERS = 1000  # of a failed load, on its way to a client
 
 
@@ -133,7 +134,7 @@ class Service:
             elapsed_ms = (time.perf_counter() - started) * 1000
             bodies = encode_output(output, len(requests))
         except Exception as error:
-            return self._failed(requests, *_failure(error))
+            return self._failed(requests, *_failure(error, self._tells_errors))
         finally:
             self._pieces.end()
         if self._metrics is not None:
@@ -176,8 +177,6 @@ class Service:
         return value
 
     def _failed(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
-        if not self._tells_errors:
-            message = "Out of resources" if status == 507 else "Prediction failed"
         items = [Prediction(request.request_id, b"error") for request in requests]
         return Predictions(status, message, items, self._take_metrics())
 
@@ -242,7 +241,7 @@ def _load_failed(error: Exception) -> LoadFailed:
     return LoadFailed(500, line[:MAX_ERROR_CHARACTERS])
 
 
-def _failure(error: Exception) -> tuple[int, str]:
+def _failure(error: Exception, tells_errors: bool) -> tuple[int, str]:
     """The status and message that TorchServe gives to every request of the batch."""
     from ts.utils.util import PredictionException
 
@@ -254,7 +253,7 @@ def _failure(error: Exception) -> tuple[int, str]:
             traceback.print_exception(error)
             status = checked_status(error.error_code)
             # A message that is no text ends TorchServe's worker; here it is written out.
-            message = checked_text(str(error.message))
+            message = checked_text(str(error.message)) if tells_errors else PREDICTION_FAILED
             # TorchServe: 413 would end the connection like an oversized request.
             return 507 if status == 413 else status, message
         case MemoryError():
@@ -264,7 +263,7 @@ def _failure(error: Exception) -> tuple[int, str]:
             traceback.print_exception(error)
             if _mentions_cuda(error):
                 return 507, "Out of resources"
-            return 503, "Prediction failed"
+            return 503, PREDICTION_FAILED
 
 
 def _mentions_cuda(error: Exception) -> bool:
