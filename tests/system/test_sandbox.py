@@ -128,12 +128,11 @@ class Prison:
             "torch": torch,
         }
 
-    def report(self, model: str = "captive", torch: bool = False) -> dict[str, Any]:
+    def report(self, model: str = "captive", torch: bool = False) -> Any:
         body = json.dumps(self.facts(torch))
         status, _, answer = self.server.request("POST", f"/predictions/{model}", body, JSON)
         assert status == 200, answer
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        return json.loads(answer)
 
 
 @pytest.fixture
