@@ -149,12 +149,12 @@ def _interpreter_paths() -> set[Path]:
     places.add(os.path.dirname(os.path.abspath(sys.modules[Sandbox.__module__].__file__ or "")))
     for name in ("LD_LIBRARY_PATH", "LD_PRELOAD"):
         places.update(filter(os.path.isabs, os.environ.get(name, "").split(":")))
-    found = {Path(os.path.realpath(place)) for place in places}
+    found = {Path(os.path.realpath(place)) for place in places} - {Path("/")}
     for directory in list(found):
-        if directory.is_dir() and directory.name in ("site-packages", "dist-packages"):
-            links = (entry for entry in os.scandir(directory) if entry.is_symlink())
-            found.update(Path(os.path.realpath(entry.path)) for entry in links)
-    return found - {Path("/")}
+        if directory.name in ("site-packages", "dist-packages") and directory.is_dir():
+            # A rule for a link is one for what it points to.
+            found.update(Path(entry.path) for entry in os.scandir(directory) if entry.is_symlink())
+    return found
 
 
 def _give_up_privileges(sandbox: Sandbox) -> None:
