@@ -32,6 +32,8 @@ from torchkeep.runtime.config_keys import (
     WORDS,
     Key,
     address,
+    choice,
+    choices,
     key,
 )
 from torchkeep.runtime.errors import ConfigError
@@ -85,6 +87,10 @@ class Config:
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
+    # Ours: how far the code of a model is confined, and where its words may go.
+    sandbox: str = key(choice("off", "standard", "strict"), "")
+    sandbox_allow: list[str] = key(choices("network"), [])
+    handler_log: str = key(choice("console", "memory", "drop"), "")
     model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
     # Accepted, without effect so far (and some, like vmargs, for ever).

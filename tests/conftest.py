@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Server:
         config: dict[str, str],
         args: list[str],
         env: dict[str, str],
+        launcher: Sequence[str] = (),
     ) -> None:
         self.workdir = workdir
         self.temp = workdir / "tmp"
@@ -98,7 +99,15 @@ class Server:
         properties = workdir / "config.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         self.log_file = workdir / "server.log"
-        command = [sys.executable, "-P", "-m", "torchkeep.runtime", "--start", "--foreground"]
+        command = [
+            *launcher,
+            sys.executable,
+            "-P",
+            "-m",
+            "torchkeep.runtime",
+            "--start",
+            "--foreground",
+        ]
         command += ["--ts-config", str(properties), "--model-store", str(store), "--ncs"]
         command += ["--disable-token-auth", *args]
         if models:
@@ -199,11 +208,13 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         config: dict[str, str] | None = None,
         args: list[str] | None = None,
         env: dict[str, str] | None = None,
+        home: Path | None = None,
+        launcher: Sequence[str] = (),
     ) -> Server:
-        workdir = tmp_path / f"server{len(servers)}"
+        workdir = (home or tmp_path) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
-            workdir, store or tmp_path, models or [], config or {}, args or [], env or {}
+            workdir, store or tmp_path, models or [], config or {}, args or [], env or {}, launcher
         )
         servers.append(server)
         server.wait_until_started()
