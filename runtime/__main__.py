@@ -38,7 +38,7 @@ from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore import sealing_commands
 from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.janitor import Janitor
-from torchkeep.modelstore.keys import key_bytes
+from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
@@ -50,9 +50,10 @@ from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.doctor import examine
-from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.errors import ConfigError, KeyReleaseError
+from torchkeep.runtime.evidence import SampleEvidence
 from torchkeep.runtime.kernel import kernel_layers
-from torchkeep.runtime.keys import FileKeys, key_source
+from torchkeep.runtime.keys import DeliversKeys, FileKeys, key_source
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
 
@@ -191,20 +192,30 @@ async def compose(
 class _Keys:
     """A source of keys, as the model store knows one; the two know nothing of each other."""
 
-    source: FileKeys
+    source: DeliversKeys
 
     async def key_for(self, key_id: str) -> bytearray:
         try:
-            return key_bytes(await self.source.delivered(key_id), key_id)
-        except OSError as error:
-            advice = f"{error.filename}: {error.strerror}."
-            raise KeyUnavailable(key_id, "unreachable", advice, is_temporary=True) from error
+            delivered = await self.source.delivered(key_id)
+        except KeyReleaseError as error:
+            raise KeyUnavailable(
+                key_id, error.step, error.advice, is_temporary=error.is_temporary
+            ) from error
+        try:
+            return key_bytes(delivered, key_id)
+        finally:
+            wipe(delivered)
+
+
+def _key_source(config: Config) -> DeliversKeys | None:
+    evidence = SampleEvidence() if config.insecure_simulated_tee else None
+    return key_source(config.key_source, config.kbs_certificate, evidence)
 
 
 def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
     temporary = _unpack_root(environ)
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
-    source = key_source(config.key_source)
+    source = _key_source(config)
     try:
         if default_key_id:
             check_key_id(default_key_id)
@@ -342,7 +353,7 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
-    if isinstance(source := key_source(config.key_source), FileKeys):
+    if isinstance(source := _key_source(config), FileKeys):
         keys.append(source.path)
     return sandbox_policy(
         config.sandbox, "network" in config.sandbox_allow, config.handler_log, keys

@@ -54,7 +54,9 @@ class Config:
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
-    key_source: str | None = key(TEXT, None)
+    key_source: str | None = key(TEXT, None, env=None)  # see runtime/keys.py
+    kbs_certificate: Path | None = key(PATH, None, env=None)
+    insecure_simulated_tee: bool = key(BOOLEAN, False, env=None)
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)
@@ -239,6 +241,10 @@ def _from_flags(flags: Flags) -> dict[str, _Setting]:
             "true" if flags.disable_token_auth else None,
         ),
         "enable_model_api": ("--enable-model-api", "true" if flags.enable_model_api else None),
+        "insecure_simulated_tee": (
+            "--insecure-simulated-tee",
+            "true" if flags.insecure_simulated_tee else None,
+        ),
     }
     return {name: _Setting(text, origin) for name, (origin, text) in given.items() if text}
 

@@ -37,6 +37,8 @@ OUR_KEYS = {  # unknown to TorchServe
     "sandbox",
     "sandbox_allow",
     "allow_unsealed_on_disk",
+    "insecure_simulated_tee",
+    "kbs_certificate",
     "key_source",
     "require_sealed_models",
     "trusted_models",
