@@ -7,12 +7,15 @@ import pytest
 
 from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import FileAlreadyExists
+from torchkeep.modelstore.reach import Reach
+
+CONTENT = b"PK\x03\x04 and more"
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
-    path.write_bytes(b"content")
+    path.write_bytes(CONTENT)
     return path
 
 
@@ -29,7 +32,7 @@ def fetch(source: Path, target: Path, arrival: bytes | None = None) -> None:
         if arrival is not None:
             target.write_bytes(arrival)
 
-    download(f"file://{source}", target, 1000, lambda url: None, meanwhile)
+    download(f"file://{source}", target, 1000, lambda url: None, meanwhile, reach=Reach())
 
 
 def without_links(*_: object) -> None:
@@ -38,7 +41,7 @@ def without_links(*_: object) -> None:
 
 def test_a_file_arrives(source: Path, target: Path) -> None:
     fetch(source, target)
-    assert target.read_bytes() == b"content"
+    assert target.read_bytes() == CONTENT
     assert os.listdir(target.parent) == ["m.mar"]
 
 
@@ -47,7 +50,7 @@ def test_a_file_arrives_where_there_are_no_hard_links(
 ) -> None:
     monkeypatch.setattr(os, "link", without_links)
     fetch(source, target)
-    assert target.read_bytes() == b"content"
+    assert target.read_bytes() == CONTENT
     assert os.listdir(target.parent) == ["m.mar"]
 
 
