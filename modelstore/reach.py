@@ -50,30 +50,34 @@ class Reach:
         is_loopback_allowed: bool = True,
         resolve: Resolve = resolve,
     ) -> None:
-        self.brokers = {DATA_HUB, *brokers}
+        self.brokers = {(_plain_name(host), port) for host, port in (DATA_HUB, *brokers)}
         self.is_loopback_allowed = is_loopback_allowed
         self.resolve = resolve
 
     def connect(self, host: str, port: int, timeout_s: float | None) -> socket.socket:
-        """A connection to `host`, as yet without TLS. Raises ForbiddenAddress, OSError."""
-        self._check_name(host, port)
-        addresses = self._addresses(host, port)
-        # All before the first attempt, which would tell whether somebody listens.
-        for address in addresses:
-            self._check_address(address, port)
+        """A connection to `host`, as yet without TLS. Raises as `allowed_addresses` does."""
         failure = OSError("the host has no address")
-        for address in addresses:
+        # All are judged before the first attempt, which would tell whether somebody listens.
+        for address in self.allowed_addresses(host, port):
             try:
                 return socket.create_connection((str(address), port), timeout_s)
             except OSError as error:
                 failure = error
         raise failure
 
+    def allowed_addresses(self, host: str, port: int) -> list[IpAddress]:
+        """Where `host` may be reached. Raises ForbiddenAddress, OSError, ValueError."""
+        self._check_name(host, port)
+        addresses = self._addresses(host, port)
+        for address in addresses:
+            self._check_address(address, port)
+        return addresses
+
     def _check_name(self, host: str, port: int) -> None:
         name = _plain_name(host)
         if name in _METADATA_NAMES:
             raise ForbiddenAddress("a metadata service")
-        if (name, port) in {(_plain_name(broker), number) for broker, number in self.brokers}:
+        if (name, port) in self.brokers:
             raise ForbiddenAddress("the broker of keys")
 
     def _check_address(self, address: IpAddress, port: int) -> None:
