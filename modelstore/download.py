@@ -215,6 +215,10 @@ class _CheckedConnections(urllib.request.HTTPHandler):
     def _open_by(
         self, kind: type[_Connection], req: urllib.request.Request
     ) -> http.client.HTTPResponse:
+        if "@" in (req.host or ""):
+            # urllib does not send it, and would take it for a port that the log then shows
+            raise ValueError("a user's name and password in the url are not supported")
+
         def connection(host: str, /, **options: Any) -> _Connection:
             made = kind(host, **options)
             made.reach = self.reach
