@@ -12,13 +12,17 @@ from typing import IO, Protocol, cast
 
 from torchkeep.modelstore.archive import ZIP_MAGIC, Packed
 from torchkeep.modelstore.chunk_reader import ChunkReader
-from torchkeep.modelstore.jwe import JweFile, is_jwe, open_jwe
+from torchkeep.modelstore.jwe import MAX_PROTECTED_BYTES, JweFile, is_jwe, open_jwe
 from torchkeep.modelstore.pinned import PinnedFile
 from torchkeep.modelstore.seal_header import MAGIC, SealHeader
 from torchkeep.modelstore.sealed import SealedFile, is_sealed, open_sealed
 
 SEALED_SUFFIX = ".sealed"
 JWE_SUFFIX = ".jwe"
+START_BYTES = MAX_PROTECTED_BYTES
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: nothing in it
+GZIP_MAGIC = b"\x1f\x8b"
+JWS_DOTS = 2
 
 
 class Contents(Protocol):
@@ -71,6 +75,14 @@ def recognise(path: Path, downloaded: Path | None) -> Found:
     if is_jwe(start) or path.name.endswith(JWE_SUFFIX):
         return Found(path, downloaded, open_jwe(path))
     return Found(path, downloaded)
+
+
+def looks_like_archive(start: bytes) -> bool:
+    """Whether a file that begins like this may be an archive; `start` is START_BYTES of it."""
+    if is_jwe(start):
+        # Tokens (JWS) begin alike, a cluster's for this very pod among them, and have fewer parts.
+        return start.count(b".") > JWS_DOTS
+    return is_sealed(start) or start.startswith((*ZIP_STARTS, GZIP_MAGIC))
 
 
 def packed(contents: Contents, reader: ChunkReader | IO[bytes]) -> Packed:

@@ -38,6 +38,7 @@ from torchkeep.modelstore.manifest import Manifest, read_manifest
 from torchkeep.modelstore.memory_place import MemoryPlace, check_room
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
 from torchkeep.modelstore.pinned import PinnedFile
+from torchkeep.modelstore.reach import Reach
 from torchkeep.modelstore.sealed import SealedFile
 from torchkeep.modelstore.trust import Trust
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
@@ -106,6 +107,7 @@ class ModelStore:
         default_key_id: str = "",
         trust: Trust | None = None,
         memory_place: MemoryPlace | None = None,
+        reach: Reach | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
@@ -116,6 +118,7 @@ class ModelStore:
         self.default_key_id = default_key_id  # of archives that do not name their key
         self.trust = trust or Trust()
         self.memory_place = memory_place or MemoryPlace(None, unpack_root)  # for sealed ones
+        self.reach = reach or Reach()
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
@@ -258,6 +261,8 @@ class _Opening:
             self.store.max_download_bytes,
             self.store.check_allowed,
             self._check_abandoned,
+            reach=self.store.reach,
+            private=[UnpackArea(place).models for place in self.store.unpack_roots()],
         )
         return self._recognise(target, downloaded=target)
 

@@ -40,12 +40,14 @@ from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.janitor import Janitor
 from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
+from torchkeep.modelstore.reach import Reach
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
+from torchkeep.runtime.broker_address import broker_addresses
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
@@ -236,7 +238,15 @@ def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
         memory_place=MemoryPlace(
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
+        reach=_reach(config),
     )
+
+
+def _reach(config: Config) -> Reach:
+    """Where registering by url may lead."""
+    # By name, because both keys come to the configuration by other ways than this.
+    brokers = broker_addresses(getattr(config, "key_source", None))
+    return Reach(brokers, is_loopback_allowed=getattr(config, "sandbox", "") != "strict")
 
 
 def _listeners(
