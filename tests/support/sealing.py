@@ -58,10 +58,11 @@ def write_sealed(
     version: str = "1.0",
     release: int = 1,
     owner: Ed25519PrivateKey | None = None,
+    kek: bytes = KEK,
 ) -> Path:
     with path.open("wb") as sealed:
         request = SealRequest(name, version, release, KEY_ID, owner)
-        seal(io.BytesIO(plain), sealed, bytearray(KEK), request)
+        seal(io.BytesIO(plain), sealed, bytearray(kek), request)
     return path
 
 
