@@ -47,7 +47,6 @@ from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
-from torchkeep.runtime.broker_address import broker_addresses
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
@@ -55,7 +54,7 @@ from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError, KeyReleaseError
 from torchkeep.runtime.evidence import SampleEvidence
 from torchkeep.runtime.kernel import kernel_layers
-from torchkeep.runtime.keys import DeliversKeys, FileKeys, key_source
+from torchkeep.runtime.keys import DeliversKeys, FileKeys, key_service, key_source
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
 
@@ -244,9 +243,9 @@ def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
 
 def _reach(config: Config) -> Reach:
     """Where registering by url may lead."""
-    # By name, because both keys come to the configuration by other ways than this.
-    brokers = broker_addresses(getattr(config, "key_source", None))
-    return Reach(brokers, is_loopback_allowed=getattr(config, "sandbox", "") != "strict")
+    service = key_service(config.key_source)
+    brokers = [] if service is None else [(service.host, service.port)]
+    return Reach(brokers, is_loopback_allowed=config.sandbox != "strict")
 
 
 def _listeners(
