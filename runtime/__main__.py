@@ -243,9 +243,8 @@ def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
 
 def _reach(config: Config) -> Reach:
     """Where registering by url may lead."""
-    # By name, because both keys come to the configuration by other ways than this.
     service = key_service(config.key_source)
-    brokers = set() if service is None else {(service.host, service.port)}
+    brokers = [] if service is None else [(service.host, service.port)]
     return Reach(brokers, is_loopback_allowed=config.sandbox != "strict")
 
 

@@ -165,6 +165,11 @@ def test_a_name_of_a_forbidden_address(host: str) -> None:
     ],
 )
 def test_private_and_public_addresses_are_allowed(host: str) -> None:
+    assert Reach().allowed_addresses(host, 80) == [ip_address(host)]
+
+
+def test_other_machines_are_allowed_where_this_one_is_not() -> None:
+    host = "203.0.113.1"  # kept for examples, so nobody's
     assert Reach(is_loopback_allowed=False).allowed_addresses(host, 80) == [ip_address(host)]
 
 
