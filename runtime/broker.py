@@ -26,7 +26,7 @@ MAX_NONCE_CHARS = 4096
 # The last part of an error's `type` (RFC 7807), and the step that it means.
 _REFUSALS: dict[str, ReleaseStep] = {
     "PolicyDeny": "policy denied",
-    "PolicyEngine": "policy denied",
+    "PluginInternalError": "resource missing",  # Trustee's 401 where there is no such resource
     "AttestationError": "attestation refused",
     "TokenNotFound": "attestation refused",
     "TokenVerifierError": "attestation refused",
@@ -66,7 +66,9 @@ class _Session:
     async def attest(self) -> None:
         challenge = await self._auth()
         nonce = challenge.get("nonce")
-        if not isinstance(nonce, str) or not 0 < len(nonce) <= MAX_NONCE_CHARS:
+        if not isinstance(nonce, str) or not nonce.isascii():
+            raise self._nonsense("its challenge has no nonce")
+        if not 0 < len(nonce) <= MAX_NONCE_CHARS:
             raise self._nonsense("its challenge has no nonce")
         extra = challenge.get("extra-params")
         chosen = extra.get("selected-hash-algorithm") if isinstance(extra, dict) else None
@@ -146,6 +148,7 @@ class _Session:
                 "attestation refused": "It does not accept this server's evidence: compare "
                 "its reference values and policies with what runs here.",
                 "policy denied": "Its resource policy does not let this server have the key.",
+                "resource missing": "It has no such resource, or cannot read it: ask the owner.",
             }[step]
             return KeyReleaseError(step, f"The broker {self._service.url} said so. {advice}")
         return KeyReleaseError(

@@ -7,6 +7,7 @@ and nowhere else (no proxy of the environment, no redirect), and ends with its c
 import asyncio
 import http.client
 import io
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from urllib.parse import urlsplit
 
 MAX_ANSWER_BYTES = 1 << 20  # attestation tokens take tens of kilobytes
 DEADLINE_S = 60.0  # the Confidential Data Hub itself gives its broker 50
+INCOMPLETE = "its answer is no complete HTTP"
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: [^\r\n]*)?\r\n")
+_LENGTH = re.compile(r"[0-9]{1,9}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class FetchFailed(Exception):
@@ -31,9 +37,13 @@ class Service:
     certificate_authority: ssl.SSLContext | None = None  # for https
 
     @property
-    def url(self) -> str:
+    def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.scheme}://{self.authority}"
 
 
 @dataclass(slots=True)
@@ -53,6 +63,10 @@ def parse_service(url: str, default_ports: Mapping[str, int]) -> Service:
         raise ValueError(f"expected {' or '.join(default_ports)}://host[:port]")
     if parts.path not in ("", "/"):
         raise ValueError("expected no path behind the host")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{parts.hostname} is no host name") from error
     scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
     context = ssl.create_default_context() if scheme == "https" else None
     return Service(scheme, parts.hostname, parts.port or default_ports[parts.scheme], context)
@@ -67,7 +81,7 @@ async def fetch(
     deadline_s: float = DEADLINE_S,
 ) -> Answer:
     """Raises FetchFailed."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {service.host}:{service.port}"]
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {service.authority}"]
     lines += ["Connection: close", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if any("\r" in line or "\n" in line for line in lines):
@@ -83,46 +97,115 @@ async def fetch(
     except OSError as error:
         raise FetchFailed(error.strerror or type(error).__name__) from error
     try:
-        return _parse(received, method)
+        return _parse(received)
     finally:
         received[:] = bytes(len(received))
 
 
 async def _converse(service: Service, request: bytes) -> bytearray:
-    reader, writer = await asyncio.open_connection(
-        service.host, service.port, ssl=service.certificate_authority
+    received = _Received()
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        lambda: received, service.host, service.port, ssl=service.certificate_authority
     )
     try:
-        writer.write(request)
-        await writer.drain()
-        received = bytearray()
-        while piece := await reader.read(1 << 16):
-            received += piece
-            if len(received) > MAX_ANSWER_BYTES:
-                raise FetchFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
-        return received
+        transport.write(request)
+        await received.ended
+        return received.take()
     finally:
         # Not `close`, which says goodbye in TLS and waits for a peer who may not answer.
-        writer.transport.abort()
+        transport.abort()
+        received.wipe()
 
 
-class _Received:
-    """What `HTTPResponse` takes for a socket."""
+class _Received(asyncio.BufferedProtocol):
+    """All that the service sends, in one buffer that can be overwritten.
 
-    def __init__(self, data: bytearray) -> None:
-        self._data = data
+    Streams would leave copies of a key in memory that is free, but not wiped.
+    """
 
-    def makefile(self, mode: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._buffer = bytearray(MAX_ANSWER_BYTES + 1)
+        self._length = 0
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Never empty, which a transport would take for an error of ours.
+        return memoryview(self._buffer)[min(self._length, MAX_ANSWER_BYTES) :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._length += nbytes
+        if self._length > MAX_ANSWER_BYTES:
+            self._end(FetchFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes"))
+
+    def eof_received(self) -> None:
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+
+    def take(self) -> bytearray:
+        return self._buffer[: self._length]
+
+    def wipe(self) -> None:
+        self._buffer[:] = bytes(len(self._buffer))
+
+    def _end(self, error: Exception | None = None) -> None:
+        if self.ended.done():
+            return
+        if error is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(error)
 
 
-def _parse(received: bytearray, method: str) -> Answer:
-    response = http.client.HTTPResponse(_Received(received), method=method)  # type: ignore[arg-type]
+def _parse(received: bytearray) -> Answer:
+    end = received.find(b"\r\n\r\n")
+    status = _STATUS.match(received)
+    if end < 0 or status is None:
+        raise FetchFailed(INCOMPLETE)
     try:
-        response.begin()
-        body = bytearray(response.read())
-    except (http.client.HTTPException, ValueError, OSError) as error:
-        raise FetchFailed("its answer is no complete HTTP") from error
-    if 300 <= response.status < 400:
-        raise FetchFailed(f"it redirects (status {response.status}), which is not followed")
-    return Answer(response.status, response.headers, body)
+        headers = http.client.parse_headers(io.BytesIO(received[status.end() : end + 4]))
+    except http.client.HTTPException as error:
+        raise FetchFailed(INCOMPLETE) from error
+    code = int(status[1])
+    if 300 <= code < 400:
+        raise FetchFailed(f"it redirects (status {code}), which is not followed")
+    return Answer(code, headers, _body(received, end + 4, headers))
+
+
+def _body(received: bytearray, start: int, headers: http.client.HTTPMessage) -> bytearray:
+    length, coding = headers.get_all("Content-Length"), headers.get_all("Transfer-Encoding")
+    if coding is not None:
+        if length is not None or [one.strip().lower() for one in coding] != ["chunked"]:
+            raise FetchFailed(INCOMPLETE)
+        return _unchunked(received, start)
+    if length is None:
+        return received[start:]
+    if len(length) > 1 or not _LENGTH.fullmatch(length[0].strip()):
+        raise FetchFailed(INCOMPLETE)
+    end = start + int(length[0])
+    if end > len(received):
+        raise FetchFailed(INCOMPLETE)
+    return received[start:end]
+
+
+def _unchunked(received: bytearray, start: int) -> bytearray:
+    # As long as it can become: a bytearray that grows leaves its old contents behind.
+    body, length = bytearray(len(received)), 0
+    while chunk := _CHUNK.match(received, start):
+        size = int(chunk[1], 16)
+        if size == 0:  # what may follow are headers
+            return _shortened(body, length)
+        start = chunk.end() + size
+        if received[start : start + 2] != b"\r\n":
+            break
+        body[length : length + size] = memoryview(received)[chunk.end() : start]
+        length, start = length + size, start + 2
+    body[:] = bytes(len(body))
+    raise FetchFailed(INCOMPLETE)
+
+
+def _shortened(body: bytearray, length: int) -> bytearray:
+    short = body[:length]
+    body[:] = bytes(len(body))
+    return short

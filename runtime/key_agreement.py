@@ -50,6 +50,8 @@ class TeeKey:
             raise ValueError("its protected header is no JSON object")
         if header.get("alg") != ALGORITHM or header.get("enc") != ENCRYPTION:
             raise ValueError(f"it is not encrypted by {ALGORITHM} and {ENCRYPTION}")
+        if "crit" in header or "zip" in header:
+            raise ValueError("its header asks for what nobody here understands")
         kek = self._agree(header)
         iv, tag = decode(_text(jwe, "iv")), decode(_text(jwe, "tag"))
         if len(iv) != IV_BYTES or len(tag) != TAG_BYTES:

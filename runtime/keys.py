@@ -28,10 +28,16 @@ MAX_FILE_BYTES = 1 << 20
 EXPECTED = "file:/path/to/key, cdh:http://127.0.0.1:8006 or kbs:https://host"
 
 _KEY_ID = re.compile(r"kbs:///((?:(?!\.{1,2}(?:/|$))[\w.-]+/){2}(?!\.{1,2}$)[\w.-]+)", re.ASCII)
-# What the hub says of its broker's refusals, in words that changed from release to release.
-_DENIED = re.compile(r"polic(y|ies)|denied|forbidden", re.IGNORECASE)
-_UNATTESTED = re.compile(r"attest|unauthori[sz]ed|rcar|\b401\b", re.IGNORECASE)
-_MISSING = re.compile(r"not ?found|no such|\b404\b", re.IGNORECASE)
+RAW_KEY_BYTES = 32
+
+# What the hub says of a failure, in words that change from release to release; often just that
+# there was one. What is looked for first tells most: "RCAR handshake failed: connect error" is
+# a broker that is down. Without a handshake that failed, "unautorized" (its spelling) and
+# "unauthorized" are what is left of a refusal by policy.
+_NOT_REACHED = re.compile(r"connect|sending request|dns error|time(d )?out|os error", re.IGNORECASE)
+_UNATTESTED = re.compile(r"rcar|attestation|evidence|token", re.IGNORECASE)
+_MISSING = re.compile(r"not ?found|\b404\b|PluginInternalError", re.IGNORECASE)
+_DENIED = re.compile(r"polic(y|ies)|denied|forbidden|unauth?ori[sz]ed|\b40[13]\b", re.IGNORECASE)
 
 
 class DeliversKeys(Protocol):
@@ -50,7 +56,7 @@ class FileKeys:
 
     async def delivered(self, key_id: str) -> bytearray:
         content = await asyncio.to_thread(self._read)
-        if not content.lstrip().startswith(b"{"):
+        if len(content) == RAW_KEY_BYTES or not content.lstrip().startswith(b"{"):
             return content
         try:
             keys = json.loads(content)
@@ -104,18 +110,19 @@ class DataHubKeys:
                 "not configured", f"{hub} does not hand out resources (status {status})."
             )
         # All that goes wrong behind it is a 500, and only its text says what it was.
-        if _DENIED.search(text):
-            return KeyReleaseError(
-                "policy denied", f"{hub} said so: see the resource policy of its broker."
-            )
-        if _MISSING.search(text):
-            return KeyReleaseError(
-                "resource missing", f"{hub} said so: ask the owner to put it into the broker."
-            )
-        if _UNATTESTED.search(text):
+        is_clear = status == 500 and not _NOT_REACHED.search(text)
+        if is_clear and _UNATTESTED.search(text):
             return KeyReleaseError(
                 "attestation refused",
                 f"{hub} said so: compare the broker's reference values with this pod.",
+            )
+        if is_clear and _MISSING.search(text):
+            return KeyReleaseError(
+                "resource missing", f"{hub} said so: ask the owner to put it into the broker."
+            )
+        if is_clear and _DENIED.search(text):
+            return KeyReleaseError(
+                "policy denied", f"{hub} said so: see the resource policy of its broker."
             )
         return KeyReleaseError("unreachable", f"{hub} failed: its broker?", is_temporary=True)
 

@@ -90,6 +90,12 @@ def test_a_file_may_hold_one_key_or_several_by_name(tmp_path: Path) -> None:
         assert key_of(source(f"file:{path}")) == KEY
 
 
+def test_one_key_in_a_file_may_begin_as_json_does(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"{" + KEY[1:])
+    assert key_of(source(f"file:{path}")) == b"{" + KEY[1:]
+
+
 def test_a_jwk_in_a_file_is_one_key(tmp_path: Path) -> None:
     path = tmp_path / "jwk"
     path.write_text('{"kty": "oct", "k": "AA"}')
@@ -152,6 +158,14 @@ def words(status: int, text: str) -> Callable[[Handler], bool]:
         (500, "resource not found", "resource missing", False),
         (500, "RCAR handshake failed: attestation failed", "attestation refused", False),
         (500, "error sending request: connection refused", "unreachable", True),
+        (500, "Get Resource failed", "unreachable", True),
+        (500, "ttrpc connect failed: No such file or directory (os error 2)", "unreachable", True),
+        (500, "RCAR handshake failed: ConnectError: tcp connect error", "unreachable", True),
+        (500, "http request failed: dns error: Name or service not known", "unreachable", True),
+        (500, "RCAR handshake failed: KBS attest unauthorized", "attestation refused", False),
+        (500, "KBS internal error: errors/PolicyDeny", "policy denied", False),
+        (500, "request unautorized", "policy denied", False),
+        (500, "KBS resource not found: (Error 404)", "resource missing", False),
         (502, "", "unreachable", True),
     ],
 )
@@ -236,6 +250,7 @@ COOKIE = {"Set_Cookie": "kbs-session-id=x"}
         ("auth", says(200, b"<html>"), "unreachable", "opened no session"),
         ("auth", says(200, b"<html>", **COOKIE), "unreachable", "has no nonce"),
         ("auth", says(200, {"nonce": ""}, **COOKIE), "unreachable", "has no nonce"),
+        ("auth", says(200, b'{"nonce": "\\ud800"}', **COOKIE), "unreachable", "has no nonce"),
         (
             "auth",
             says(
@@ -257,6 +272,7 @@ COOKIE = {"Set_Cookie": "kbs-session-id=x"}
         ("resource", says(200, {"protected": "e30"}), "unreachable", "not encrypted by"),
         ("resource", says(401, {"type": "errors/TokenNotFound"}), "attestation refused", ""),
         ("resource", says(403, {"type": 3}), "policy denied", "resource policy"),
+        ("resource", says(401, {"type": "errors/PluginInternalError"}), "resource missing", "ask"),
         ("resource", says(500, {"type": "errors/x"}), "unreachable", "status 500"),
     ],
 )
@@ -299,6 +315,11 @@ def raw(request: Handler, data: bytes) -> None:
     request.wfile.write(data)
 
 
+OK = b"HTTP/1.1 200 OK\r\n"
+LENGTH = b"content-length: "
+CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
+
+
 def flood(request: Handler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
     for _ in range(1000):
@@ -319,6 +340,16 @@ def drip(request: Handler) -> None:
         (lambda request: request.service.released.wait(), "no complete answer in 0.3 s"),
         (lambda request: raw(request, b"SSH-2.0-x\r\n"), "no complete HTTP"),
         (lambda request: raw(request, b""), "no complete HTTP"),
+        (lambda request: raw(request, OK), "no complete HTTP"),
+        (lambda request: raw(request, OK + b"a: b\r\n" * 500 + b"\r\n"), "no complete HTTP"),
+        (lambda request: raw(request, OK + LENGTH + b"-1\r\n\r\nx"), "no complete HTTP"),
+        (lambda request: raw(request, OK + LENGTH + b"9" * 30 + b"\r\n\r\nx"), "no complete HTTP"),
+        (lambda request: raw(request, OK + 2 * (LENGTH + b"1\r\n") + b"\r\nx"), "no complete HTTP"),
+        (lambda request: raw(request, OK + CHUNKED + b"f" * 30 + b"\r\nx"), "no complete HTTP"),
+        (lambda request: raw(request, OK + CHUNKED + b"-1\r\nx\r\n"), "no complete HTTP"),
+        (lambda request: raw(request, OK + CHUNKED + b"2\r\nx\r\n0\r\n\r\n"), "no complete HTTP"),
+        (lambda request: raw(request, OK + CHUNKED + b"1\r\nx\r\n"), "no complete HTTP"),
+        (lambda request: raw(request, OK + LENGTH + b"1\r\n" + CHUNKED + b"0\r\n\r\n"), "no comp"),
         (
             lambda request: raw(request, b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"),
             "no complete HTTP",
@@ -340,6 +371,44 @@ def test_a_service_that_does_not_answer(
     assert (error.step, error.is_temporary) == ("unreachable", True)
     assert text in error.advice
     service.released.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + LENGTH + b"32\r\n\r\n" + KEY,
+        OK + b"\r\n" + KEY,
+        OK
+        + CHUNKED
+        + b"10\r\n"
+        + KEY[:16]
+        + b"\r\n10;x=y\r\n"
+        + KEY[16:]
+        + b"\r\n0\r\na: b\r\n\r\n",
+    ],
+)
+def test_the_forms_of_an_answer(hub: DataHub, answer: bytes) -> None:
+    hub.misbehave = at("", lambda request: raw(request, answer))
+    assert key_of(keys_from(hub)) == KEY
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", "\u2028"])
+def test_a_host_that_cannot_be_is_told_at_once(host: str) -> None:
+    with pytest.raises(ConfigError, match="is no host name"):
+        source(f"kbs:http://{host}")
+
+
+def test_an_answer_of_the_longest_length(hub: DataHub) -> None:
+    head = OK + LENGTH + b"1048000\r\n\r\n"
+    longest = fetch_module.MAX_ANSWER_BYTES - len(head)
+    head = head.replace(b"1048000", b"%7d" % longest)
+    for extra, fits in ((b"", True), (b"x", False)):
+        answer = head + bytes(longest) + extra
+        hub.misbehave = at("", lambda request, answer=answer: raw(request, answer))
+        if fits:
+            assert key_of(keys_from(hub)) == bytes(longest)
+        else:
+            assert "longer than" in failure(keys_from(hub)).advice
 
 
 def test_nobody_listens(service: StandIn) -> None:
