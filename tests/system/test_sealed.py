@@ -1,5 +1,6 @@
 """A whole server with sealed archives: it answers, and nowhere is a trace of what they hold."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -65,9 +66,11 @@ class Ground:
         found = []
         for pid in (server.pid, *(process.pid for process in server.descendants())):
             for path in Path(f"/proc/{pid}/fd").glob("*"):
-                target = os.readlink(path)
-                if not target.startswith((str(self.memory), "/memfd:")) and self._is_marked(path):
-                    found.append(f"{pid}: {target}")
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    target = os.readlink(path)
+                    in_memory = target.startswith((str(self.memory), "/memfd:"))
+                    if not in_memory and self._is_marked(path):
+                        found.append(f"{pid}: {target}")
         return found
 
     def _is_marked(self, path: Path) -> bool:
