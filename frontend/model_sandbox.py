@@ -50,7 +50,7 @@ class ModelSandbox:
         self.memory = HandlerLog(name) if self.handler_log == "memory" else None
         self._gid = 0  # of the model directory, once it is given to its workers
         self._users: WorkerUsers | None = None
-        self._preparing: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None  # once: later, workers are there
 
     @property
     def tells_errors(self) -> bool:
@@ -79,7 +79,6 @@ class ModelSandbox:
             scratch = self._model_dir.unpacked.create_beside()
             uid = self._users.take() if self._users is not None else 0
         except OSError as error:
-            self._preparing = None
             if scratch is not None:
                 scratch.remove()
             raise LoadRefused(f"no sandbox for {self._name}: {error}", 500) from error
@@ -134,7 +133,12 @@ class ModelSandbox:
                 return
         gid = users.take()
         area.chmod(0o711)  # the way to a directory whose name is known, and no list of names
-        give_to_group(self._model_dir.unpacked.path, gid)
+        if self._model_dir.path.is_symlink():
+            # Nobody may exchange the link: the next worker's rules are made by following it.
+            os.chown(self._model_dir.unpacked.path, -1, gid)
+            self._model_dir.unpacked.path.chmod(0o750)
+        else:
+            give_to_group(self._model_dir.unpacked.path, gid)
         self._gid, self._users = gid, users
 
     def _hidden(self) -> Sequence[Path]:

@@ -62,6 +62,12 @@ def matrix() -> dict[str, dict[str, str]]:
     return found
 
 
+def launcher(home: Path, user: int) -> list[str]:
+    """What starts a server as this user, who owns all below `home`."""
+    needed = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
+    return [sys.executable, str(AS_USER), str(user), str(home), *needed, "--"]
+
+
 class Prison:
     """A server as some user, with everything that a handler might try to reach."""
 
@@ -78,8 +84,6 @@ class Prison:
         self.archives = archives.build_archives(
             home / "store", ["captive", "captive_online", "echo"]
         )
-        needed = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
-        launcher = [sys.executable, str(AS_USER), str(self._user), str(home), *needed, "--"]
         settings = {"sandbox": self._level, "private_key_file": str(self.key)}
         self.server = self._start(
             models=["captive.mar", "echo.mar"],
@@ -87,7 +91,7 @@ class Prison:
             config={**settings, "default_workers_per_model": "1", **config},
             env={"HOME": str(home)},
             home=home,
-            launcher=launcher,
+            launcher=launcher(home, self._user),
         )
         self.server.wait_until_ready("captive", "echo")
         return self
@@ -251,3 +255,40 @@ def test_what_a_handler_says_stays_inside_where_it_is_strict(
         path for path in home.rglob("*") if path.is_file() and marker.encode() in path.read_bytes()
     ]
     assert found == []
+
+
+NUMBERS = json.dumps([0.1, 0.2, -0.3, 4])
+ASKED: dict[str, tuple[str, dict[str, str]]] = {
+    "word_lengths": ("the size of a word", {"Content-Type": "text/plain"}),
+    "mlp": (NUMBERS, JSON),
+    "base": (NUMBERS, JSON),
+}
+
+
+@pytest.mark.torch
+@USERS
+def test_ordinary_handlers_answer_alike_in_every_level(
+    user: int, home: Path, server_factory: Callable[..., Any]
+) -> None:
+    """Two workers each: those of `base` share its weights."""
+    archives.build_archives(home / "store", ASKED)
+    answers = {}
+    for level in ("off", "standard", "strict"):
+        server = server_factory(
+            models=[f"{name}.mar" for name in ASKED],
+            store=home / "store",
+            config={"sandbox": level, "default_workers_per_model": "2"},
+            env={"HOME": str(home)},
+            home=home,
+            launcher=launcher(home, user),
+        )
+        server.wait_until_ready(*ASKED)
+        answers[level] = [
+            server.request("POST", f"/predictions/{name}", body, headers)[::2]
+            for name, (body, headers) in ASKED.items()
+            for _ in range(4)
+        ]
+        server.stop()
+    assert {status for status, _ in answers["off"]} == {200, 503}  # `base` answers no tensor
+    assert answers["standard"] == answers["off"]
+    assert answers["strict"] == answers["off"]
