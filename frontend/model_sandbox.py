@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,9 +118,11 @@ class ModelSandbox:
     def _prepare(self) -> None:
         """Give the model directory to the workers, before the first of them starts."""
         users = self._policy.users
-        if users is None:
-            return
         area = self._model_dir.unpacked.path.parent
+        if users is None:
+            if self.level == "standard":
+                _keep_cache_open(area)
+            return
         places = [area.parent, *([Path(self._interpreter).parent] if self._interpreter else [])]
         if self._model_dir.path.is_symlink():
             places.append(self._model_dir.path)
@@ -182,6 +185,17 @@ class Cell:
         if self._users is not None and self._sandbox.uid:
             self._users.give_back(self._sandbox.uid)
             self._users = None
+
+
+def _keep_cache_open(hidden: Path) -> None:
+    """Make the directory that libraries download to, where it could not be made later.
+
+    What is made beside the way to a hidden directory stays closed to workers.
+    """
+    home = Path(os.path.expanduser("~"))
+    if home in hidden.parents:
+        with suppress(OSError):
+            (home / ".cache").mkdir(mode=0o700, exist_ok=True)
 
 
 def give_to_group(directory: Path, gid: int) -> None:
