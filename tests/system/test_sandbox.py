@@ -77,7 +77,7 @@ class Prison:
         self._user = user
         self._level = level
 
-    def open(self, **config: str) -> "Prison":
+    def open(self, *more_models: str, **config: str) -> "Prison":
         home = self._home
         self.key = home / "private.key"
         self.key.write_text("key")
@@ -86,7 +86,7 @@ class Prison:
         )
         settings = {"sandbox": self._level, "private_key_file": str(self.key)}
         self.server = self._start(
-            models=["captive.mar", "echo.mar"],
+            models=["captive.mar", "echo.mar", *more_models],
             store=home / "store",
             config={**settings, "default_workers_per_model": "1", **config},
             env={"HOME": str(home)},
@@ -152,9 +152,9 @@ def home() -> Iterator[Path]:
 def prison(home: Path, server_factory: Callable[..., Any]) -> Iterator[Callable[..., Prison]]:
     with ExitStack() as stack:
 
-        def build(user: int, level: str, **config: str) -> Prison:
+        def build(user: int, level: str, *more_models: str, **config: str) -> Prison:
             made = stack.enter_context(Prison(home, server_factory, user, level))
-            return made.open(**config)
+            return made.open(*more_models, **config)
 
         yield build
 
@@ -209,12 +209,11 @@ def test_a_model_that_asks_for_network_gets_it_where_the_server_allows(
 def test_a_model_that_asks_for_network_is_refused_where_the_server_does_not(
     prison: Callable[..., Prison],
 ) -> None:
-    held = prison(PLAIN_USER, "strict")
-    status, _, _ = held.server.request(
-        "POST", "/models?url=captive_online.mar&synchronous=true", port="management"
-    )
-    assert status == 500
-    held.server.wait_for_lines("set sandbox_allow=network in config.properties")
+    held = prison(PLAIN_USER, "strict", "captive_online.mar")
+    reason = "set sandbox_allow=network in config.properties"
+    held.server.wait_for_lines(reason)
+    _, _, body = held.server.request("GET", "/models/captive_online", port="management")
+    assert reason in json.loads(body)[0]["notReady"]
 
 
 @pytest.mark.torch
