@@ -342,10 +342,15 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
-    if isinstance(source := key_source(config.key_source), FileKeys):
-        keys.append(source.path)
+    kind, _, where = (config.key_source or "").partition(":")
+    if kind == "file":
+        keys.append(Path(where))
     return sandbox_policy(
-        config.sandbox, "network" in config.sandbox_allow, config.handler_log, keys
+        config.sandbox,
+        "network" in config.sandbox_allow,
+        config.handler_log,
+        keys,
+        has_key_service=kind in ("cdh", "kbs"),
     )
 
 

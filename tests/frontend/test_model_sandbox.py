@@ -172,6 +172,12 @@ def test_a_group_gets_what_the_owner_has_and_links_are_left_alone(tmp_path: Path
     assert outside.stat().st_mode & 0o777 == 0o600
 
 
+def test_where_keys_come_over_the_network_every_model_is_strict() -> None:
+    assert sandbox_policy("", False, "", []).level == ""
+    assert sandbox_policy("", False, "", [], has_key_service=True).level == "strict"
+    assert sandbox_policy("standard", False, "", [], has_key_service=True).level == "standard"
+
+
 def test_a_policy_of_off_warns_of_nothing() -> None:
     assert sandbox_policy("off", False, "", []).warnings == ()
 
