@@ -47,6 +47,11 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fanotify_init": (300, 262),
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
+    # memory and queues that are found by a number or a name of their own
+    "shmget": (29, 194),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
     # namespaces and mounts
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -96,6 +101,7 @@ _CLONE = (56, 220)
 _CLONE3 = (435, 435)
 _SOCKET = (41, 198)
 _SOCKETPAIR = (53, 199)
+_PRLIMIT = (302, 261)  # whose first argument names a process, 0 the one that calls
 # Signals, where Landlock has no scope for them: to this process alone.
 _KILL_CALLS = ((62, 129), (234, 131), (129, 138), (297, 240))  # kill, tgkill, rt_*sigqueueinfo
 _ANONYMOUS_KILL = ((200, 130), (424, 424))  # tkill, pidfd_send_signal: no process id to look at
@@ -152,6 +158,7 @@ def filter_program(machine: str, *, allows_network: bool, confines_signals: bool
     families = [socket.AF_INET, socket.AF_INET6] if allows_network else []
     code += _when(_SOCKET[column], _only(families))
     code += _when(_SOCKETPAIR[column], _only([socket.AF_UNIX], _stream_only()))
+    code += _when(_PRLIMIT[column], _only([0]))
     if confines_signals:
         for numbers in _KILL_CALLS:
             code += _when(numbers[column], _only([os.getpid(), 0]))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class ModelSandbox:
         self.memory = HandlerLog(name) if self.handler_log == "memory" else None
         self._gid = 0  # of the model directory, once it is given to its workers
         self._users: WorkerUsers | None = None
-        self._preparing: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None  # once: later, workers are there
 
     @property
     def tells_errors(self) -> bool:
@@ -79,7 +80,6 @@ class ModelSandbox:
             scratch = self._model_dir.unpacked.create_beside()
             uid = self._users.take() if self._users is not None else 0
         except OSError as error:
-            self._preparing = None
             if scratch is not None:
                 scratch.remove()
             raise LoadRefused(f"no sandbox for {self._name}: {error}", 500) from error
@@ -118,9 +118,11 @@ class ModelSandbox:
     def _prepare(self) -> None:
         """Give the model directory to the workers, before the first of them starts."""
         users = self._policy.users
-        if users is None:
-            return
         area = self._model_dir.unpacked.path.parent
+        if users is None:
+            if self.level == "standard":
+                _keep_cache_open(area)
+            return
         places = [area.parent, *([Path(self._interpreter).parent] if self._interpreter else [])]
         if self._model_dir.path.is_symlink():
             places.append(self._model_dir.path)
@@ -134,7 +136,12 @@ class ModelSandbox:
                 return
         gid = users.take()
         area.chmod(0o711)  # the way to a directory whose name is known, and no list of names
-        give_to_group(self._model_dir.unpacked.path, gid)
+        if self._model_dir.path.is_symlink():
+            # Nobody may exchange the link: the next worker's rules are made by following it.
+            os.chown(self._model_dir.unpacked.path, -1, gid)
+            self._model_dir.unpacked.path.chmod(0o750)
+        else:
+            give_to_group(self._model_dir.unpacked.path, gid)
         self._gid, self._users = gid, users
 
     def _hidden(self) -> Sequence[Path]:
@@ -178,6 +185,17 @@ class Cell:
         if self._users is not None and self._sandbox.uid:
             self._users.give_back(self._sandbox.uid)
             self._users = None
+
+
+def _keep_cache_open(hidden: Path) -> None:
+    """Make the directory that libraries download to, where it could not be made later.
+
+    What is made beside the way to a hidden directory stays closed to workers.
+    """
+    home = Path(os.path.expanduser("~"))
+    if home in hidden.parents:
+        with suppress(OSError):
+            (home / ".cache").mkdir(mode=0o700, exist_ok=True)
 
 
 def give_to_group(directory: Path, gid: int) -> None:

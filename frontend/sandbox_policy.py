@@ -35,10 +35,21 @@ class SandboxPolicy:
 
 
 def sandbox_policy(
-    level: str, allows_network: bool, handler_log: str, hidden: Sequence[Path]
+    level: str,
+    allows_network: bool,
+    handler_log: str,
+    hidden: Sequence[Path],
+    *,
+    has_key_service: bool = False,
 ) -> SandboxPolicy:
-    """The policy here and now, with a warning for each layer that it has to do without."""
+    """The policy here and now, with a warning for each layer that it has to do without.
+
+    `has_key_service`: keys come over the network, from what asks nobody on this machine who he
+    is. Unless the level is given, no model gets near it then, sealed or not.
+    """
     layers = kernel_layers()
+    if has_key_service and not level:
+        level = "strict"
     if level == "off":
         return SandboxPolicy(level, allows_network, handler_log, hidden, layers=layers)
     warnings = []

@@ -26,6 +26,8 @@ Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.regist
 `ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` -> `sealed.SealedFile`
 -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives a killed server.
+Before any code of the model runs, `backend/confine.py` confines the process, as
+`frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
 loaded model fast, `frontend/thread_plan.py` gives each worker its threads and cores.

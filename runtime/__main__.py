@@ -54,7 +54,7 @@ from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError, KeyReleaseError
 from torchkeep.runtime.evidence import SampleEvidence
 from torchkeep.runtime.kernel import kernel_layers
-from torchkeep.runtime.keys import DeliversKeys, FileKeys, key_service, key_source
+from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
 
@@ -362,10 +362,15 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
-    if isinstance(source := _key_source(config), FileKeys):
-        keys.append(source.path)
+    kind, _, where = (config.key_source or "").partition(":")
+    if kind == "file":
+        keys.append(Path(where))
     return sandbox_policy(
-        config.sandbox, "network" in config.sandbox_allow, config.handler_log, keys
+        config.sandbox,
+        "network" in config.sandbox_allow,
+        config.handler_log,
+        keys,
+        has_key_service=kind in ("cdh", "kbs"),
     )
 
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from torchkeep.runtime.kernel import KernelLayers, kernel_layers, prctl, syscall
 from torchkeep.runtime.messages import Sandbox
 
 LAYERS = kernel_layers()
+_SHMGET = {"x86_64": 29, "aarch64": 194}[os.uname().machine]
 needs_all_layers = pytest.mark.skipif(
     bool(LAYERS.missing_for_strict) or LAYERS.landlock_abi < 6, reason=LAYERS.describe()
 )
@@ -204,6 +206,14 @@ def test_strict_refuses_dangerous_system_calls(confined: Confined) -> None:
     }
     found = confined.outcomes(confined.sandbox("strict"), attempts)
     assert found == dict.fromkeys(numbers, "EPERM")
+    parent = os.getpid()
+    named: dict[str, Callable[[], object]] = {
+        "limits of another": lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE, (9, 9)),
+        "shared memory": lambda: syscall(_SHMGET, 0, 4096, 0o1600),
+    }
+    assert set(confined.outcomes(confined.sandbox("strict"), named).values()) == {"EPERM"}
+    own = {"own limits": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))}
+    assert confined.outcomes(confined.sandbox("strict"), own) == {"own limits": "done"}
     new_user = {"clone3": lambda: syscall(435, 0, 0)}
     assert confined.outcomes(confined.sandbox("strict"), new_user) == {"clone3": "ENOSYS"}
 

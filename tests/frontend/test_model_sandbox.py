@@ -172,5 +172,24 @@ def test_a_group_gets_what_the_owner_has_and_links_are_left_alone(tmp_path: Path
     assert outside.stat().st_mode & 0o777 == 0o600
 
 
+def test_where_keys_come_over_the_network_every_model_is_strict() -> None:
+    assert sandbox_policy("", False, "", []).level == ""
+    assert sandbox_policy("", False, "", [], has_key_service=True).level == "strict"
+    assert sandbox_policy("standard", False, "", [], has_key_service=True).level == "standard"
+
+
 def test_a_policy_of_off_warns_of_nothing() -> None:
     assert sandbox_policy("off", False, "", []).warnings == ()
+
+
+def test_the_cache_of_a_home_with_the_unpacked_models_stays_usable(
+    model_dir: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    async def scenario() -> None:
+        policy = SandboxPolicy(layers=ALL_LAYERS)
+        (await ModelSandbox(policy, "M-m_1.0", model_dir, False).open_cell()).close()
+
+    asyncio.run(scenario())
+    assert (tmp_path / ".cache").is_dir()

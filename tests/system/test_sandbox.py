@@ -62,6 +62,12 @@ def matrix() -> dict[str, dict[str, str]]:
     return found
 
 
+def launcher(home: Path, user: int) -> list[str]:
+    """What starts a server as this user, who owns all below `home`."""
+    needed = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
+    return [sys.executable, str(AS_USER), str(user), str(home), *needed, "--"]
+
+
 class Prison:
     """A server as some user, with everything that a handler might try to reach."""
 
@@ -71,23 +77,21 @@ class Prison:
         self._user = user
         self._level = level
 
-    def open(self, **config: str) -> "Prison":
+    def open(self, *more_models: str, **config: str) -> "Prison":
         home = self._home
         self.key = home / "private.key"
         self.key.write_text("key")
         self.archives = archives.build_archives(
             home / "store", ["captive", "captive_online", "echo"]
         )
-        needed = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
-        launcher = [sys.executable, str(AS_USER), str(self._user), str(home), *needed, "--"]
         settings = {"sandbox": self._level, "private_key_file": str(self.key)}
         self.server = self._start(
-            models=["captive.mar", "echo.mar"],
+            models=["captive.mar", "echo.mar", *more_models],
             store=home / "store",
             config={**settings, "default_workers_per_model": "1", **config},
             env={"HOME": str(home)},
             home=home,
-            launcher=launcher,
+            launcher=launcher(home, self._user),
         )
         self.server.wait_until_ready("captive", "echo")
         return self
@@ -148,9 +152,9 @@ def home() -> Iterator[Path]:
 def prison(home: Path, server_factory: Callable[..., Any]) -> Iterator[Callable[..., Prison]]:
     with ExitStack() as stack:
 
-        def build(user: int, level: str, **config: str) -> Prison:
+        def build(user: int, level: str, *more_models: str, **config: str) -> Prison:
             made = stack.enter_context(Prison(home, server_factory, user, level))
-            return made.open(**config)
+            return made.open(*more_models, **config)
 
         yield build
 
@@ -205,12 +209,11 @@ def test_a_model_that_asks_for_network_gets_it_where_the_server_allows(
 def test_a_model_that_asks_for_network_is_refused_where_the_server_does_not(
     prison: Callable[..., Prison],
 ) -> None:
-    held = prison(PLAIN_USER, "strict")
-    status, _, _ = held.server.request(
-        "POST", "/models?url=captive_online.mar&synchronous=true", port="management"
-    )
-    assert status == 500
-    held.server.wait_for_lines("set sandbox_allow=network in config.properties")
+    held = prison(PLAIN_USER, "strict", "captive_online.mar")
+    reason = "set sandbox_allow=network in config.properties"
+    held.server.wait_for_lines(reason)
+    _, _, body = held.server.request("GET", "/models/captive_online", port="management")
+    assert reason in json.loads(body)[0]["notReady"]
 
 
 @pytest.mark.torch
@@ -251,3 +254,40 @@ def test_what_a_handler_says_stays_inside_where_it_is_strict(
         path for path in home.rglob("*") if path.is_file() and marker.encode() in path.read_bytes()
     ]
     assert found == []
+
+
+NUMBERS = json.dumps([0.1, 0.2, -0.3, 4])
+ASKED: dict[str, tuple[str, dict[str, str]]] = {
+    "word_lengths": ("the size of a word", {"Content-Type": "text/plain"}),
+    "mlp": (NUMBERS, JSON),
+    "base": (NUMBERS, JSON),
+}
+
+
+@pytest.mark.torch
+@USERS
+def test_ordinary_handlers_answer_alike_in_every_level(
+    user: int, home: Path, server_factory: Callable[..., Any]
+) -> None:
+    """Two workers each: those of `base` share its weights."""
+    archives.build_archives(home / "store", ASKED)
+    answers = {}
+    for level in ("off", "standard", "strict"):
+        server = server_factory(
+            models=[f"{name}.mar" for name in ASKED],
+            store=home / "store",
+            config={"sandbox": level, "default_workers_per_model": "2"},
+            env={"HOME": str(home)},
+            home=home,
+            launcher=launcher(home, user),
+        )
+        server.wait_until_ready(*ASKED)
+        answers[level] = [
+            server.request("POST", f"/predictions/{name}", body, headers)[::2]
+            for name, (body, headers) in ASKED.items()
+            for _ in range(4)
+        ]
+        server.stop()
+    assert {status for status, _ in answers["off"]} == {200, 503}  # `base` answers no tensor
+    assert answers["standard"] == answers["off"]
+    assert answers["strict"] == answers["off"]
