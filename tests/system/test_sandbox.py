@@ -21,12 +21,16 @@ from typing import Any
 import psutil
 import pytest
 
+from torchkeep.frontend.worker_users import closed_to_others, has_capability
 from torchkeep.runtime.kernel import SCOPE_ABI, kernel_layers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AS_USER = ROOT / "tests" / "support" / "as_user.py"
 PLAIN_USER = 54321
 LAYERS = kernel_layers()
+NEEDED = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
+CLOSED = [place for place in NEEDED if closed_to_others(Path(place))]
+SYS_ADMIN = 21  # what a mount namespace takes
 JSON = {"Content-Type": "application/json"}
 
 
@@ -47,6 +51,10 @@ archives = _beside("archives")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a server as another user"),
+    pytest.mark.skipif(
+        bool(CLOSED) and not has_capability(SYS_ADMIN),
+        reason=f"other users cannot enter {CLOSED}, and CAP_SYS_ADMIN is missing to show it them",
+    ),
     pytest.mark.skipif(LAYERS.landlock_abi < SCOPE_ABI, reason=LAYERS.describe()),
 ]
 
@@ -64,8 +72,7 @@ def matrix() -> dict[str, dict[str, str]]:
 
 def launcher(home: Path, user: int) -> list[str]:
     """What starts a server as this user, who owns all below `home`."""
-    needed = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable)}
-    return [sys.executable, str(AS_USER), str(user), str(home), *needed, "--"]
+    return [sys.executable, str(AS_USER), str(user), str(home), *NEEDED, "--"]
 
 
 class Prison:
