@@ -72,9 +72,14 @@ def predict(server: Any, model: str) -> tuple[int, bytes]:
     return status, body
 
 
+JWK = {"kty": "oct", "k": base64.urlsafe_b64encode(KEK).rstrip(b"=").decode()}
+
+
+@pytest.mark.parametrize("kept", [KEK, json.dumps(JWK).encode()], ids=["raw", "jwk"])
 def test_a_released_key_opens_the_model_and_is_nowhere(
-    service: StandIn, store: Path, memory: Path, server_factory: Factory
+    service: StandIn, kept: bytes, store: Path, memory: Path, server_factory: Factory
 ) -> None:
+    service.resources[PATH] = kept
     with service.listening():
         config = config_for(service, memory, service.address)
         server = server_factory(["m.mar"], store, config)
@@ -83,6 +88,7 @@ def test_a_released_key_opens_the_model_and_is_nowhere(
         log = server.wait_for_lines("POST /predictions/m")
         assert ("SIMULATED TEE" in log) == isinstance(service, Broker)
         forms = {"raw": KEK, "hex": KEK.hex().encode(), "base64": base64.b64encode(KEK)}
+        forms["base64url"] = JWK["k"].encode()
         assert not any(form in server.log_file.read_bytes() for form in forms.values())
         processes = [server.pid, *(process.pid for process in server.descendants())]
         assert len(processes) > 2
