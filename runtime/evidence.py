@@ -16,7 +16,7 @@ class Evidence(Protocol):
     async def evidence(self, report_data: bytes) -> dict[str, Any]:
         """Evidence in the form of the Confidential Containers attestation agent.
 
-        Raises EvidenceUnavailable.
+        Raises KeyReleaseError, whose step is "attestation refused".
         """
         ...
 

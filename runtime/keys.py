@@ -169,8 +169,12 @@ def key_service(setting: str | None) -> Service | None:
 
 
 def _trusting(service: Service, certificate: Path | None) -> Service:
-    if certificate is None or service.certificate_authority is None:
+    if certificate is None:
         return service
+    if service.certificate_authority is None:
+        raise ConfigError(
+            f"kbs_certificate={certificate}: {service.url} shows none; expected key_source=kbs:https://"
+        )
     try:
         context = ssl.create_default_context(cafile=str(certificate))
     except (OSError, ssl.SSLError) as error:

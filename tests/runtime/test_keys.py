@@ -526,3 +526,8 @@ def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(ConfigError, match="kbs_certificate="):
             key_source("kbs:https://host", path, None)
+
+
+def test_a_certificate_for_a_broker_without_tls_is_a_mistake(certificate: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected key_source=kbs:https://"):
+        source("kbs:http://127.0.0.1:1", certificate)
