@@ -133,8 +133,12 @@ class SealedFile:
     def key_id(self) -> str:
         return self.header.key_id
 
-    def unlock(self, kek: bytearray) -> "UnlockedArchive":
-        """The archive as a reader of its contents; the caller wipes `kek`."""
+    def unlock(self, kek: bytearray, *, is_digest_due: bool = True) -> "UnlockedArchive":
+        """The archive as a reader of its contents; the caller wipes `kek`.
+
+        Who has `kek` could put other chunks behind a header that the owner signed, and only the
+        digest tells. Where nobody signed and nobody trusts the digest, it proves nothing.
+        """
         header, signed_length = self.header, len(self._preamble) - HEADER_TAG_BYTES
         data_keys = unwrap_key(kek, header.wrapped_key) if len(kek) == KEY_BYTES else None
         if data_keys is None:
@@ -149,7 +153,8 @@ class SealedFile:
             tag = hmac.digest(header_key, self._preamble[:signed_length], "sha256")
             if not hmac.compare_digest(tag, self._preamble[signed_length:]):
                 raise SealBroken(self.name, "its header was changed after it was sealed")
-            return UnlockedArchive(self, len(self._preamble), AESGCM(chunk_key))
+            start = len(self._preamble)
+            return UnlockedArchive(self, start, AESGCM(chunk_key), is_digest_due)
         finally:
             for secret in (data_keys, chunk_key, header_key):
                 wipe(secret)
@@ -164,21 +169,26 @@ class SealedFile:
 class UnlockedArchive:
     """The contents of a sealed archive, chunk by chunk, each one checked at each read."""
 
-    def __init__(self, file: SealedFile, start: int, cipher: AESGCM) -> None:
+    def __init__(self, file: SealedFile, start: int, cipher: AESGCM, is_digest_due: bool) -> None:
         self.name = file.name
         self.length = file.header.plaintext_length
         self.sha256 = file.header.plaintext_sha256
         self._file = file
         self._start = start
-        self._cipher = cipher
+        self._cipher: AESGCM | None = cipher
+        self._is_digest_due = is_digest_due
 
     @contextlib.contextmanager
     def verified(self, check_abandoned: Callable[[], None] = lambda: None) -> Iterator[ChunkReader]:
         """A seekable file of the contents, in which every chunk was checked once already.
 
-        Its digest takes longer than all else and is computed meanwhile, which hurts nobody: only
-        who has the key can write a wrong one. Whoever leaves without an error knows it is right.
+        Their digest takes longer than all else and is computed meanwhile, which hurts nobody:
+        only who has the key can make it wrong. Whoever leaves without an error knows it is right.
         """
+        if not self._is_digest_due:
+            self.verify(check_abandoned)
+            yield self.reader()
+            return
         is_over = threading.Event()
         with ThreadPoolExecutor(1) as hasher:
             digest = hasher.submit(self._digest, is_over)
@@ -204,11 +214,19 @@ class UnlockedArchive:
         return ChunkReader(self._chunks())
 
     def close(self) -> None:
-        """May be called twice."""
+        """May be called twice. The key goes with it, however long a reader is still around."""
+        self._cipher = None
         self._file.close()
 
+    def decrypt_into(
+        self, nonce: bytes, sealed: memoryview, associated: bytes, chunk: memoryview
+    ) -> None:
+        """Raises InvalidTag."""
+        assert self._cipher is not None, "closed"
+        self._cipher.decrypt_into(nonce, sealed, associated, chunk)
+
     def _chunks(self) -> "_OpenedChunks":
-        return _OpenedChunks(self._file, self._start, self._cipher)
+        return _OpenedChunks(self, self._file, self._start)
 
     def _digest(self, is_over: threading.Event) -> bytes:
         digest = hashlib.sha256()
@@ -224,12 +242,12 @@ class UnlockedArchive:
 class _OpenedChunks:
     """Decrypts and checks one chunk after the other, for one thread."""
 
-    def __init__(self, file: SealedFile, start: int, cipher: AESGCM) -> None:
+    def __init__(self, archive: UnlockedArchive, file: SealedFile, start: int) -> None:
         self.length = file.header.plaintext_length
         self.chunk_size = file.header.chunk_size
+        self._archive = archive
         self._file = file
         self._start = start
-        self._cipher = cipher
         self._associated = hashlib.sha256(file.header.encode()).digest()
         self._sealed_chunk = bytearray(self.chunk_size + CHUNK_TAG_BYTES)
 
@@ -242,7 +260,7 @@ class _OpenedChunks:
             raise SealBroken(file.name, f"it ends inside chunk {index}")
         nonce, chunk = _nonce(file.header, index), memoryview(buffer)[:length]
         try:
-            self._cipher.decrypt_into(nonce, sealed, self._associated, chunk)
+            self._archive.decrypt_into(nonce, sealed, self._associated, chunk)
         except InvalidTag:
             where = f"chunk {index} of {file.header.chunk_count}"
             raise SealBroken(

@@ -336,7 +336,11 @@ class _Opening:
             return None if self.store.trust.models is None else PinnedFile(found.path)
         assert key is not None, "asked for before"
         try:
-            return found.sealed.unlock(key)
+            if isinstance(found.sealed, JweFile):
+                return found.sealed.unlock(key)
+            is_trust_limited = self.store.trust.models is not None
+            is_digest_due = is_trust_limited or found.sealed.header.owner is not None
+            return found.sealed.unlock(key, is_digest_due=is_digest_due)
         finally:
             wipe(key)
 
