@@ -171,6 +171,9 @@ class ModelRegistry:
         self._default.setdefault(spec.name, spec.version)
         if registration.loaded_at_startup:
             self._startup_names.add(spec.name)
+        other = self._waiting.get((spec.name, spec.version))
+        if other is not None and other is not wait:
+            await other.cancel()  # it came another way
         log.debug("Model %s loaded.", spec.name)
         return served
 

@@ -71,7 +71,12 @@ class KeyUnavailable(ModelStoreError):
         super().__init__(f"No key {key_id or 'for the archive'}: {step}. {advice}")
         self.key_id = key_id
         self.step: KeyStep = step
-        self.is_temporary = is_temporary  # asking again later may help
+        self.is_temporary = is_temporary  # nobody refused it: asking again may help by itself
+
+    @property
+    def may_be_refused_no_longer(self) -> bool:
+        """Whether the key can come without a change here: brokers get new policies and keys."""
+        return self.step not in ("wrong key", "not configured")
 
 
 class SealBroken(InvalidArchive):

@@ -179,7 +179,7 @@ class ModelStore:
             try:
                 return await self.key_source.key_for(key_id)
             except KeyUnavailable as error:
-                if wait is None or not error.is_temporary:
+                if wait is None or not error.may_be_refused_no_longer:
                     raise
                 await wait.pause(error)
 

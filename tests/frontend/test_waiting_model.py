@@ -17,7 +17,7 @@ from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.served_model import WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore.errors import KeyUnavailable
+from torchkeep.modelstore.errors import KeyStep, KeyUnavailable
 from torchkeep.modelstore.memory_place import SHARED_MEMORY, MemoryPlace
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
@@ -33,6 +33,7 @@ class LateKeys:
         self.is_reachable = False
         self.is_silent = False
         self.is_temporary = True
+        self.step: KeyStep = "unreachable"
 
     async def key_for(self, key_id: str) -> bytearray:
         self.asked += 1
@@ -40,7 +41,7 @@ class LateKeys:
             await asyncio.Event().wait()
         if self.is_reachable:
             return await Keys().key_for(key_id)
-        raise KeyUnavailable(key_id, "unreachable", "Start it.", is_temporary=self.is_temporary)
+        raise KeyUnavailable(key_id, self.step, "Do it.", is_temporary=self.is_temporary)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_it_is_known_but_not_served(
             assert described["modelName"] == "m"
             assert described["modelVersion"] == "1.0"
             assert described["workers"] == []
-            assert described["notReady"] == f"No key {KEY_ID}: unreachable. Start it."
+            assert described["notReady"] == f"No key {KEY_ID}: unreachable. Do it."
         assert (await ask_async(management, "GET", "/models/m/2.0")).status == 404
         _, page = await status_of(ask_async, management, "GET", "/models")
         assert page["models"] == [{"modelName": "m", "modelUrl": "m.mar"}]
@@ -136,7 +137,7 @@ def test_it_is_known_but_not_served(
 
     run(scenario)
     lines = [message for message in caplog.messages if "waits for its key" in message]
-    assert lines == [f"model m waits for its key: No key {KEY_ID}: unreachable. Start it."]
+    assert lines == [f"model m waits for its key: No key {KEY_ID}: unreachable. Do it."]
 
 
 def test_it_is_served_when_its_key_comes(
@@ -172,6 +173,38 @@ def test_it_can_be_unregistered_while_it_waits(
     run(scenario)
 
 
+@pytest.mark.parametrize("step", ["policy denied", "attestation refused", "resource missing"])
+def test_who_refuses_a_key_may_change_his_mind(
+    registry: ModelRegistry, run: Any, keys: LateKeys, step: KeyStep, caplog: Any
+) -> None:
+    keys.step, keys.is_temporary = step, False
+
+    async def scenario() -> None:
+        assert registry.waiting("m")[0].reason == f"No key {KEY_ID}: {step}. Do it."
+        keys.is_reachable = True
+        while registry.is_waiting("m"):  # noqa: ASYNC110 - a plain dictionary
+            await asyncio.sleep(0.005)
+        assert registry.get("m").model_dir.sealed
+
+    run(scenario)
+    assert "model m waits no longer: its key has come" in caplog.text
+
+
+def test_a_model_that_comes_another_way_is_waited_for_no_longer(
+    registry: ModelRegistry, run: Any, keys: LateKeys, ask_async: Ask
+) -> None:
+    keys.is_silent = True
+    management = management_app(registry, Metrics(), ApiSettings(is_model_api_enabled=True))
+
+    async def scenario() -> None:
+        keys.is_silent, keys.is_reachable = False, True
+        assert (await ask_async(management, "POST", "/models?url=m.mar")).status == 200
+        assert registry.waiting("m") == []
+        assert registry.is_healthy()
+
+    run(scenario)
+
+
 def test_the_server_may_end_while_it_waits(run: Any, keys: LateKeys) -> None:
     keys.is_silent = True
 
@@ -184,7 +217,7 @@ def test_the_server_may_end_while_it_waits(run: Any, keys: LateKeys) -> None:
 def test_what_will_not_change_is_not_waited_for(
     registry: ModelRegistry, run: Any, keys: LateKeys, caplog: Any
 ) -> None:
-    keys.is_temporary = False
+    keys.step = "not configured"
 
     async def scenario() -> None:
         assert not registry.is_waiting("m")
@@ -196,26 +229,29 @@ def test_what_will_not_change_is_not_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("is_temporary", "status", "kind"),
-    [(True, 503, "ServiceUnavailableException"), (False, 400, "InvalidModelException")],
+    ("step", "status", "kind"),
+    [
+        ("unreachable", 503, "ServiceUnavailableException"),
+        ("policy denied", 400, "InvalidModelException"),
+    ],
 )
 def test_a_register_call_does_not_wait(
     registry: ModelRegistry,
     run: Any,
     keys: LateKeys,
     ask_async: Ask,
-    is_temporary: bool,
+    step: KeyStep,
     status: int,
     kind: str,
 ) -> None:
-    keys.is_temporary = False
+    keys.step = "not configured"  # so that none waits from the start
     management = management_app(registry, Metrics(), ApiSettings(is_model_api_enabled=True))
 
     async def scenario() -> None:
-        keys.is_temporary = is_temporary
+        keys.step, keys.is_temporary = step, step == "unreachable"
         answer = await ask_async(management, "POST", "/models?url=m.mar")
         assert (answer.status, answer.json["type"]) == (status, kind)
-        assert answer.json["message"] == f"No key {KEY_ID}: unreachable. Start it."
+        assert answer.json["message"] == f"No key {KEY_ID}: {step}. Do it."
         assert (await ask_async(management, "GET", "/models/m")).status == 404
 
     run(scenario)

@@ -148,8 +148,8 @@ def test_a_service_that_takes_ten_seconds_slows_no_prediction(
         assert predict(server, "m") == (200, b"answer")
 
 
-def test_a_refusal_is_told_once_and_nothing_is_served(
-    store: Path, memory: Path, server_factory: Factory
+def test_a_refusal_is_told_once_and_ends_when_it_is_taken_back(
+    store: Path, memory: Path, server_factory: Factory, poll: Any
 ) -> None:
     broker = Broker()
     broker.resources[PATH] = KEK
@@ -157,15 +157,17 @@ def test_a_refusal_is_told_once_and_nothing_is_served(
     with broker.listening():
         config = config_for(broker, memory, broker.address)
         server = server_factory(["m.mar"], store, config)
-        server.wait_for_lines(f"Failed to load model: m.mar: No key {KEY_ID}: policy denied.")
+        server.wait_for_lines(f"model m waits for its key: No key {KEY_ID}: policy denied.")
+        assert "policy denied" in described(server, "m")["notReady"]
         status, _, body = server.request("POST", "/models?url=m.mar", port="management")
         assert (status, json.loads(body)["type"]) == (400, "InvalidModelException")
         assert "policy denied" in json.loads(body)["message"]
-        assert predict(server, "m")[0] == 404
+        assert predict(server, "m")[0] == 503
         broker.is_policy_open = True
-        target = "/models?url=m.mar&initial_workers=1&synchronous=true"
-        assert server.request("POST", target, port="management")[0] == 200
+        poll(lambda: "notReady" not in described(server, "m"), "the key has come")
+        server.wait_until_ready("m")
         assert predict(server, "m") == (200, b"answer")
+        assert server.log_text().count("policy denied") == 1
 
 
 def test_without_the_word_no_sample_evidence_is_shown(
