@@ -81,10 +81,13 @@ class Server:
         config: dict[str, str],
         args: list[str],
         env: dict[str, str],
+        snapshots: bool = False,
+        restart: "Server | None" = None,
     ) -> None:
+        """`restart` is one that has ended: this one has its addresses, from its snapshot."""
         self.workdir = workdir
         self.temp = workdir / "tmp"
-        self.temp.mkdir(parents=True)
+        self.temp.mkdir(parents=True, exist_ok=True)
         ports = free_ports(3)
         self.inference, self.management, self.metrics = (
             f"http://127.0.0.1:{port}" for port in ports
@@ -99,8 +102,13 @@ class Server:
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         self.log_file = workdir / "server.log"
         command = [sys.executable, "-P", "-m", "torchkeep.runtime", "--start", "--foreground"]
-        command += ["--ts-config", str(properties), "--model-store", str(store), "--ncs"]
-        command += ["--disable-token-auth", *args]
+        command += ["--model-store", str(store), "--disable-token-auth", *args]
+        if restart is None:
+            command += ["--ts-config", str(properties)]
+        else:
+            self.inference, self.management = restart.inference, restart.management
+        if not snapshots:
+            command += ["--ncs"]
         if models:
             command += ["--models", *models]
         with self.log_file.open("wb") as log:
@@ -199,14 +207,25 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         config: dict[str, str] | None = None,
         args: list[str] | None = None,
         env: dict[str, str] | None = None,
+        snapshots: bool = False,
+        restart: Server | None = None,
+        is_expected_to_start: bool = True,
     ) -> Server:
         workdir = tmp_path / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
-            workdir, store or tmp_path, models or [], config or {}, args or [], env or {}
+            workdir,
+            store or tmp_path,
+            models or [],
+            config or {},
+            args or [],
+            env or {},
+            snapshots,
+            restart,
         )
         servers.append(server)
-        server.wait_until_started()
+        if is_expected_to_start:
+            server.wait_until_started()
         return server
 
     yield start
