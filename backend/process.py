@@ -1,10 +1,8 @@
 """What a forked process does to itself before anything else: Linux calls, in one place."""
 
 import contextlib
-import ctypes
 import os
 import random
-import resource
 import secrets
 import signal
 import sys
@@ -13,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 from torchkeep.runtime.cores import threads_of_environment
+from torchkeep.runtime.kernel import prctl, syscall
 
 _PR_SET_PDEATHSIG = 1
+_CLOSE_RANGE = 436
+_LAST_DESCRIPTOR = 0xFFFFFFFF
 _PARENT_DEADLINE_S = 10.0
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def fork_twice(child: Callable[[], object]) -> int:
@@ -85,18 +85,24 @@ def adopt(frontend_pid: int) -> None:
         if time.monotonic() > deadline:
             raise SystemExit("the frontend did not become the parent of this process")
         time.sleep(0.0005)
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != frontend_pid:  # it died between the two lines above
+    die_with(frontend_pid)
+
+
+def die_with(parent_pid: int) -> None:
+    """End when the parent does. The kernel forgets this when the user id changes."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
         raise SystemExit("the frontend is gone")
 
 
 def keep_only(descriptors: Iterable[int]) -> None:
     """Close every descriptor but these and 0 to 2."""
-    kept = {0, 1, 2, *descriptors}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):  # the one that listed the directory
-                os.close(int(name))
+    # Not by /proc/self/fd: a fork of a confined stage has no /proc of its own.
+    first = 3
+    for kept in [*sorted({*descriptors} - {0, 1, 2}), _LAST_DESCRIPTOR]:
+        if first < kept:
+            syscall(_CLOSE_RANGE, first, kept - (kept != _LAST_DESCRIPTOR), 0)
+        first = kept + 1
 
 
 def redirect_stdio(stdout: int, stderr: int) -> None:
@@ -140,11 +146,6 @@ def reset_signals() -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-
-
-def no_core_dumps() -> None:
-    """A core file would hold the model and its inputs."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def reseed() -> None:

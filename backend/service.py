@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PREDICTION_FAILED = "Prediction failed"  # TorchServe's words for what a handler raises
 MAX_ERROR_CHARACTERS = 1000  # of a failed load, on its way to a client
 
 
@@ -66,12 +67,14 @@ class Service:
         entry_point: EntryPoint,
         emissions: "list[Emission]",
         decode_input_request: bool = True,
+        tells_errors: bool = True,
     ) -> None:
         self._context = context
         self._metrics = context.metrics
         self._entry_point = entry_point
         self._emissions = emissions  # what the handler records, filled by `context.metrics`
         self._decodes = decode_input_request
+        self._tells_errors = tells_errors
         self.summary = f"loaded model {context.model_name}"
         self._warm_up = WarmUp()
         self._pieces: PieceSender = context.cl_socket
@@ -89,7 +92,13 @@ class Service:
         except Exception as error:
             traceback.print_exc()
             raise _load_failed(error) from error
-        service = cls(context, entry_point, emissions, load.decode_input_request)
+        service = cls(
+            context,
+            entry_point,
+            emissions,
+            load.decode_input_request,
+            load.sandbox.tells_errors,
+        )
         try:
             service._warm_up = warm_up(load, context, lambda request: service.predict([request]))
         except Exception as error:
@@ -125,7 +134,7 @@ class Service:
             elapsed_ms = (time.perf_counter() - started) * 1000
             bodies = encode_output(output, len(requests))
         except Exception as error:
-            return self._failed(requests, *_failure(error))
+            return self._failed(requests, *_failure(error, self._tells_errors))
         finally:
             self._pieces.end()
         if self._metrics is not None:
@@ -232,7 +241,7 @@ def _load_failed(error: Exception) -> LoadFailed:
     return LoadFailed(500, line[:MAX_ERROR_CHARACTERS])
 
 
-def _failure(error: Exception) -> tuple[int, str]:
+def _failure(error: Exception, tells_errors: bool) -> tuple[int, str]:
     """The status and message that TorchServe gives to every request of the batch."""
     from ts.utils.util import PredictionException
 
@@ -244,7 +253,7 @@ def _failure(error: Exception) -> tuple[int, str]:
             traceback.print_exception(error)
             status = checked_status(error.error_code)
             # A message that is no text ends TorchServe's worker; here it is written out.
-            message = checked_text(str(error.message))
+            message = checked_text(str(error.message)) if tells_errors else PREDICTION_FAILED
             # TorchServe: 413 would end the connection like an oversized request.
             return 507 if status == 413 else status, message
         case MemoryError():
@@ -254,7 +263,7 @@ def _failure(error: Exception) -> tuple[int, str]:
             traceback.print_exception(error)
             if _mentions_cuda(error):
                 return 507, "Out of resources"
-            return 503, "Prediction failed"
+            return 503, PREDICTION_FAILED
 
 
 def _mentions_cuda(error: Exception) -> bool:

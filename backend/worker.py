@@ -10,10 +10,11 @@ import socket
 from time import perf_counter
 
 from torchkeep.backend import process
+from torchkeep.backend.confine import confine, confine_fork
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
-from torchkeep.runtime.processes import become_subreaper
+from torchkeep.runtime.processes import become_subreaper, keep_memory_private
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
 # Waking a process takes longer than answering a small request. While the next one keeps coming
@@ -45,7 +46,7 @@ class Worker:
         # What the handler leaves behind stays ours, so that it ends when we do and not before:
         # the frontend, next in line, kills whatever it inherits from a worker.
         become_subreaper()
-        process.no_core_dumps()
+        keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
         while True:
@@ -87,6 +88,7 @@ class Worker:
     def _load(self, load: Load) -> Loaded:
         try:
             if self._shared is not None:
+                confine_fork(load.sandbox)
                 process.set_threads(load.threads)
                 self._shared.rehearse()
                 self._service = self._shared
@@ -128,5 +130,6 @@ def load_service(load: Load) -> Service:
     """
     os.environ.clear()
     os.environ.update(load.environment)
+    confine(load.sandbox, load.model_dir)
     process.set_threads(load.threads)
     return Service.load(load)

@@ -36,7 +36,7 @@ from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.backend.stages import needs_of
 from torchkeep.backend.worker import Worker, load_service
 from torchkeep.runtime.messages import Load, unpack, unpack_metadata
-from torchkeep.runtime.processes import child_pids
+from torchkeep.runtime.processes import child_pids, keep_memory_private
 
 MAX_CONTROL_BYTES = 1 << 16
 MAX_DESCRIPTORS = 4
@@ -56,7 +56,7 @@ class Stage:
         """Import what the stage is for, or load the model, and serve."""
         process.reset_signals()
         process.adopt(self._frontend_pid)
-        process.no_core_dumps()
+        keep_memory_private()
         started = time.monotonic()
         if load is not None:
             reply = self._load(load)

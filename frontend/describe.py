@@ -49,6 +49,8 @@ def describe(model: ServedModel) -> dict[str, Any]:
             "pendingRequests": len(model.queue),
         },
     }
+    if reason := _why_not_ready(model):
+        described["notReady"] = reason
     return described
 
 
@@ -61,6 +63,13 @@ def customized_metadata(answer: Body) -> Any:
     if metadata is None:
         return MISSING
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _why_not_ready(model: ServedModel) -> str:
+    """What its workers failed of, where none of them is ready."""
+    if any(worker.is_ready for worker in model.workers):
+        return ""
+    return next((worker.last_error for worker in model.workers if worker.last_error), "")
 
 
 def _describe_worker(worker: WorkerProcess) -> dict[str, Any]:

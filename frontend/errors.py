@@ -158,6 +158,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     RequestTimeout: (408, "RequestTimeoutException"),
     MethodNotAllowed: (405, "MethodNotAllowedException"),
     ServiceUnavailable: (503, "ServiceUnavailableException"),
+    ModelWaits: (503, "ServiceUnavailableException"),
     InvalidModelVersion: (403, "InvalidModelVersionException"),
     BadEscape: (403, "IllegalArgumentException"),
     NoRequestBody: (500, "NullPointerException"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -258,7 +259,9 @@ class ModelRegistry:
             served = await self.register(asked, waiting)
         except (ModelStoreError, InvalidModel, ConflictStatus, BadRequest) as error:
             # TorchServe starts without the model, and so do we.
-            log.warning("Failed to load model: %s: %s", asked.url, error)
+            log.warning(
+                "Failed to load model: %s: %s", without_query(asked.url), without_query(str(error))
+            )
             return None
         if waiting.task is not None:
             log.warning("model %s waits no longer: its key has come", served.spec.name)
@@ -332,6 +335,7 @@ class ModelRegistry:
             dtype=config.dtype,
             warm_up_inputs=config.warm_up_inputs,
             warm_up_file=config.warm_up_file,
+            wants_network=config.wants_network,
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
             device_ids=None,  # TorchServe: ignored where there is no GPU
@@ -362,6 +366,11 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def without_query(text: str) -> str:
+    """A text with the queries of its urls left out: they may hold a token."""
+    return re.sub(r"(?<=\S)\?\S*", "?...", text)
 
 
 def _may_gain_from_ipex(model_dir: ModelDir) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_sandbox import ModelSandbox
+from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
@@ -47,6 +49,7 @@ class ModelSpec:
     dtype: str = ""
     warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
     warm_up_file: str = ""
+    wants_network: bool = False  # also where the sandbox is strict
     # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
@@ -77,6 +80,7 @@ class WorkerGround:
     # Runtimes that mean another Python than the server's, and where that is.
     interpreters: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"  # of a model that does not say itself; see `Load`
+    sandbox: SandboxPolicy = field(default_factory=lambda: SandboxPolicy(level="off"))
 
 
 class ServedModel:
@@ -88,12 +92,17 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
+        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        self._sandbox = ModelSandbox(
+            ground.sandbox, name, model_dir, spec.wants_network, interpreter
+        )
         self._origin = WorkerOrigin(
             ground.zygote,
-            f"M-{spec.name}_{spec.version}",
+            name,
             spec.shared_weights,
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
-            ground.interpreters.get(spec.runtime),
+            self._sandbox,
+            interpreter,
         )
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -160,6 +169,7 @@ class ServedModel:
         self._keep(self._origin.close())
         while self._leaving:
             await asyncio.wait(self._leaving)
+        self._sandbox.close()
         await asyncio.to_thread(self.model_dir.close)
 
     def _start_worker(self) -> WorkerProcess:
@@ -190,7 +200,13 @@ class ServedModel:
         )
         worker_id = str(next(ground.worker_ids))
         worker = WorkerProcess(
-            worker_id, settings, self.queue, self._origin, ground.plan, ground.metrics
+            worker_id,
+            settings,
+            self.queue,
+            self._origin,
+            self._sandbox,
+            ground.plan,
+            ground.metrics,
         )
         worker.start()
         self.workers.append(worker)

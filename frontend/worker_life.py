@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torchkeep.frontend.child_process import ChildProcess
+from torchkeep.frontend.model_sandbox import Cell, ModelSandbox
 from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
 from torchkeep.frontend.worker_origin import WorkerOrigin
-from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
+from torchkeep.frontend.worker_output import WorkerOutput
 from torchkeep.runtime.messages import Load, Loaded, Message
 
 EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
@@ -35,6 +36,7 @@ class WorkerLife:
         name: str,
         settings: WorkerSettings,
         origin: WorkerOrigin,
+        sandbox: ModelSandbox,
         on_message: Callable[[Message], None],
         on_end: Callable[[Exception], None],
     ) -> None:
@@ -47,15 +49,20 @@ class WorkerLife:
         self._name = name
         self._settings = settings
         self._origin = origin
+        self._sandbox = sandbox
+        self._load = settings.load
         self._outputs: list[WorkerOutput] = []
+        self._cell: Cell | None = None
 
     async def fork(self) -> int:
         """Start the process; returns its pid. Raises ZygoteError, or as loading does."""
         settings = self._settings
-        pipes = OutputPipes(self._name)
+        self._cell = await self._sandbox.open_cell()
+        self._load = self._cell.furnish(settings.load)
+        pipes = self._sandbox.pipes(self._name)
         with await self.connection.open() as theirs, pipes as (stdout, stderr):
             self.child, self.is_shared = await self._origin.fork(
-                settings.load,
+                self._load,
                 settings.startup_timeout_s,
                 self._worker_id,
                 [theirs.fileno(), stdout, stderr],
@@ -68,12 +75,13 @@ class WorkerLife:
         limit_s = self._settings.startup_timeout_s
         if self.is_shared:
             limit_s = min(limit_s, SHARED_START_S)
-        reply = await self.connection.exchange(self._settings.load, limit_s)
+        reply = await self.connection.exchange(self._load, limit_s)
         if not isinstance(reply, Loaded):
             raise WorkerDied("it answered a load with something else")
         if reply.status != 200:
-            raise LoadRefused(reply.message, 507 if reply.status == 507 else 500)
-        return reply
+            status = 507 if reply.status == 507 else 500
+            raise LoadRefused(self._sandbox.words(reply.message), status)
+        return reply if self._sandbox.tells_errors else replace(reply, engine="")
 
     async def end(self, is_leaving: bool) -> None:
         """Let go of the process, and kill it; one that leaves may end by itself first."""
@@ -87,3 +95,6 @@ class WorkerLife:
         for output in self._outputs:
             output.close()
         self._outputs = []
+        cell, self._cell = self._cell, None
+        if cell is not None:
+            await asyncio.to_thread(cell.close)

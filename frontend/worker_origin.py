@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchkeep.frontend.child_process import ChildProcess
+from torchkeep.frontend.model_sandbox import Cell, ModelSandbox
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.worker_connection import LoadRefused
-from torchkeep.frontend.worker_output import OutputPipes, WorkerOutput
+from torchkeep.frontend.worker_output import WorkerOutput
 from torchkeep.frontend.zygote_client import Needs, ZygoteClient
 from torchkeep.runtime.messages import Load, pack
 
@@ -29,6 +30,7 @@ class _ModelStage:
 
     client: StageClient
     outputs: list[WorkerOutput]
+    cell: Cell
 
     @property
     def is_alive(self) -> bool:
@@ -42,6 +44,7 @@ class _ModelStage:
             await self.client.child.exited
         for output in self.outputs:
             output.close()
+        await asyncio.to_thread(self.cell.close)
 
 
 class WorkerOrigin:
@@ -53,12 +56,14 @@ class WorkerOrigin:
         name: str,
         wants_sharing: bool | None,
         has_ipex_model: bool,
+        sandbox: ModelSandbox,
         interpreter: str | None = None,
     ) -> None:
         self._zygote = zygote
         self._name = name  # of the model stage, in logs
         self._wants_sharing = wants_sharing  # None: only where it is known to be safe
         self._has_ipex_model = has_ipex_model
+        self._sandbox = sandbox
         self._interpreter = interpreter  # of its own; such a worker is no fork
         self._needs: Needs | None = None  # the archive does not change, and reading it takes time
         self._stage: _ModelStage | None = None
@@ -96,7 +101,7 @@ class WorkerOrigin:
 
     async def distrust(self, reason: str) -> None:
         """Fork no more workers from a loaded model: the next ones load it themselves."""
-        log.warning("%s: weights are no longer shared: %s", self._name, reason)
+        log.warning("%s: weights are no longer shared: %s", self._name, self._sandbox.words(reason))
         self._wants_sharing = False
         await self.close()
 
@@ -149,8 +154,10 @@ class WorkerOrigin:
                     self._stage = stage
                     return stage
                 case {"loaded": [int(status), str(message)]}:
-                    raise LoadRefused(message, 507 if status == 507 else 500)
-            reason = str(words.get("unsafe", "it did not say that it has loaded"))
+                    raise LoadRefused(self._sandbox.words(message), 507 if status == 507 else 500)
+            reason = self._sandbox.words(
+                str(words.get("unsafe", "it did not say that it has loaded"))
+            )
         except ZygoteError:
             # It ended during the load: a worker that loads by itself will tell how.
             reason = "the process that loaded it ended"
@@ -163,14 +170,18 @@ class WorkerOrigin:
         return None
 
     async def _fork_stage(self, parent: str, load: Load) -> _ModelStage:
-        pipes = OutputPipes(self._name)
-        load_file = _in_memory(load)
+        cell = await self._sandbox.open_cell()
+        pipes = self._sandbox.pipes(self._name)
+        load_file = _in_memory(cell.furnish(load))
         try:
             with pipes as (stdout, stderr):
                 client = await self._zygote.grow_model(parent, load_file, stdout, stderr)
+        except BaseException:
+            cell.close()
+            raise
         finally:
             os.close(load_file)
-        return _ModelStage(client, pipes.outputs)
+        return _ModelStage(client, pipes.outputs, cell)
 
 
 def _in_memory(load: Load) -> int:

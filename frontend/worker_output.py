@@ -6,6 +6,8 @@ import os
 import re
 from contextlib import suppress
 
+from torchkeep.frontend.handler_log import HandlerLog
+
 MODEL_LOG = logging.getLogger("torchkeep.model")
 
 # Little at a time: a worker that floods us must not keep the loop from everybody else.
@@ -22,11 +24,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 class WorkerOutput:
     """Reads one pipe of a worker until it ends; over-long lines are cut."""
 
-    def __init__(self, descriptor: int, level: int, source: str) -> None:
+    def __init__(
+        self, descriptor: int, level: int, source: str, memory: HandlerLog | None = None
+    ) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._level = level
         self._source = source
+        self._memory = memory  # where the lines stay, instead of the server's log
         self._rest = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(descriptor, self._read)
@@ -63,9 +68,13 @@ class WorkerOutput:
             self._rest = b""
 
     def _log(self, line: bytes) -> None:
-        if MODEL_LOG.isEnabledFor(self._level):
-            text = line[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
-            MODEL_LOG.log(self._level, "%s %s", self._source, _CONTROL.sub("?", text))
+        if self._memory is None and not MODEL_LOG.isEnabledFor(self._level):
+            return
+        text = _CONTROL.sub("?", line[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace"))
+        if self._memory is not None:
+            self._memory.add(self._source, text)
+        else:
+            MODEL_LOG.log(self._level, "%s %s", self._source, text)
 
     def _end(self) -> None:
         if self._open:
@@ -83,9 +92,13 @@ class OutputPipes:
     Afterwards `outputs` reads from them; where the block raised, nothing is left open.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, memory: HandlerLog | None = None, is_dropped: bool = False
+    ) -> None:
         self.outputs: list[WorkerOutput] = []
         self._name = name
+        self._memory = memory
+        self._is_dropped = is_dropped  # read, so that the process does not wait, and forgotten
 
     def __enter__(self) -> tuple[int, int]:
         self._pipes = [os.pipe(), os.pipe()]
@@ -99,7 +112,9 @@ class OutputPipes:
             os.close(stdout)
             os.close(stderr)
             return
+        # No logger is ever enabled for NOTSET.
+        levels = (logging.NOTSET,) * 2 if self._is_dropped else (logging.INFO, logging.WARNING)
         self.outputs = [
-            WorkerOutput(stdout, logging.INFO, f"{self._name}-stdout"),
-            WorkerOutput(stderr, logging.WARNING, f"{self._name}-stderr"),
+            WorkerOutput(stdout, levels[0], f"{self._name}-stdout", self._memory),
+            WorkerOutput(stderr, levels[1], f"{self._name}-stderr", self._memory),
         ]

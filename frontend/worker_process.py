@@ -22,6 +22,7 @@ from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue, Pull
 from torchkeep.frontend.lookout import Lookout
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_sandbox import ModelSandbox
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_connection import (
@@ -71,6 +72,7 @@ class WorkerProcess:
         settings: WorkerSettings,
         queue: JobQueue,
         origin: WorkerOrigin,
+        sandbox: ModelSandbox,
         plan: ThreadPlan,
         metrics: Metrics,
     ) -> None:
@@ -88,6 +90,7 @@ class WorkerProcess:
         self._settings = settings
         self._queue = queue
         self._origin = origin
+        self._sandbox = sandbox
         self._plan = plan
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
@@ -207,6 +210,7 @@ class WorkerProcess:
             self.name,
             self._settings,
             self._origin,
+            self._sandbox,
             self._take,
             self._end_serving,
         )

@@ -1,1 +1,1 @@
-"""Archives at rest: open, check, unpack, write."""
+"""Archives at rest: open, check, unpack, write, seal."""

@@ -21,8 +21,8 @@ class Chunks(Protocol):
     @property
     def chunk_size(self) -> int: ...
 
-    def fill(self, index: int, buffer: bytearray) -> None:
-        """Put a checked chunk at the start of `buffer`, or raise."""
+    def fill(self, index: int, buffer: bytearray) -> int:
+        """Put a checked chunk at the start of `buffer`, or raise; returns its length."""
         ...
 
 
@@ -34,9 +34,6 @@ class ChunkReader(io.RawIOBase):
         self._chunks = chunks
         self._position = 0
         self._open: OrderedDict[int, bytearray] = OrderedDict()  # the latest last
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return True

@@ -1,9 +1,11 @@
 """One file fetched into the model store: whole and under its own name, or not at all.
 
 The bytes go to a hidden temporary file beside the target, so that neither `load_models=all`
-nor a register call can meet half an archive.
+nor a register call can meet half an archive. `Reach` says where http may lead; a file of this
+machine has to begin like an archive before any of it is copied.
 """
 
+import contextlib
 import http.client
 import logging
 import os
@@ -11,22 +13,26 @@ import stat
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from torchkeep.modelstore.errors import (
     DownloadFailed,
     FileAlreadyExists,
+    InvalidArchive,
     ModelStoreError,
     UrlNotAllowed,
 )
+from torchkeep.modelstore.found import START_BYTES, looks_like_archive
+from torchkeep.modelstore.reach import ForbiddenAddress, Reach
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 18
 SILENCE_S = 30  # a server that sends nothing for this long has failed
+KERNEL_FILES = ("/proc", "/sys")  # no archives, and some block or act when they are read
 
 CheckUrl = Callable[[str], None]  # raises UrlNotAllowed
 
@@ -37,24 +43,32 @@ def download(
     max_bytes: int,
     check_allowed: CheckUrl,
     check_abandoned: Callable[[], None] = lambda: None,
+    *,
+    reach: Reach,
+    private: Collection[Path] = (),
 ) -> None:
     """Copy what `url` names to `target`; redirects are checked like the url itself.
 
-    `check_abandoned` is called now and then and ends the work by raising.
+    `check_abandoned` is called now and then and ends the work by raising. Files below a
+    `private` directory are not copied.
     """
     if target.exists():
         raise FileAlreadyExists(target.name)
     partial = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with partial.open("xb") as file:
+        with _open(url, check_allowed, reach, private) as chunks, partial.open("xb") as file:
             received = 0
-            for chunk in _chunks(url, check_allowed):
+            for chunk in chunks:
                 check_abandoned()
                 received += len(chunk)
                 if received > max_bytes:
                     raise ValueError(f"longer than {max_bytes} bytes")
                 file.write(chunk)
         _claim(partial, target)
+    except ForbiddenAddress as error:
+        raise UrlNotAllowed(
+            url, f"leads to {error}, where no download goes, whatever allowed_urls says"
+        ) from error
     except ModelStoreError:
         raise
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -78,26 +92,90 @@ def _claim(partial: Path, target: Path) -> None:
         partial.replace(target)
 
 
-def _chunks(url: str, check_allowed: CheckUrl) -> Iterator[bytes]:
+@contextlib.contextmanager
+def _open(
+    url: str, check_allowed: CheckUrl, reach: Reach, private: Collection[Path]
+) -> Iterator[Iterator[bytes]]:
     if urlsplit(url).scheme.lower() == "file":
-        with _open_file(url) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-        return
-    with _open_http(url, check_allowed) as response:
-        received = 0
-        # read1, because read waits for a whole chunk however slowly it comes
-        while chunk := response.read1(CHUNK_BYTES):
-            received += len(chunk)
-            yield chunk
-        # http.client takes a connection that closes early for the end
-        length = response.headers.get("Content-Length")
-        if length is not None and received != int(length):
-            raise ValueError(f"{received} bytes of {length}")
+        with _open_file(url, private) as file:
+            yield _file_chunks(file)
+    else:
+        with _open_http(url, check_allowed, reach) as response:
+            yield _http_chunks(response)
 
 
-def _open_http(url: str, check_allowed: CheckUrl) -> http.client.HTTPResponse:
-    opener = urllib.request.build_opener(_CheckedRedirects(check_allowed))
+def _file_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _http_chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    received = 0
+    # read1, because read waits for a whole chunk however slowly it comes
+    while chunk := response.read1(CHUNK_BYTES):
+        received += len(chunk)
+        yield chunk
+    # http.client takes a connection that closes early for the end
+    length = response.headers.get("Content-Length")
+    if length is not None and received != int(length):
+        raise ValueError(f"{received} bytes of {length}")
+
+
+def _open_file(url: str, private: Collection[Path]) -> IO[bytes]:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ValueError(f"file on another host: {parts.netloc}")
+    path = unquote(parts.path)
+    if ".." in path:
+        raise ValueError("'..' behind percent signs")  # or allowed_urls could not confine
+    # Looked at before it is opened: a device may act when it is, a pipe waits for its writer.
+    place = os.open(path, os.O_PATH)
+    try:
+        _check_place(place, private)
+        here = f"/proc/self/fd/{place}"  # the very file that was looked at
+        file = open(os.open(here, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+    finally:
+        os.close(place)
+    try:
+        _check_start(file, Path(path).name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_place(place: int, private: Collection[Path]) -> None:
+    status = os.fstat(place)
+    kernels = {os.stat(root).st_dev for root in KERNEL_FILES if os.path.exists(root)}
+    # A file without a name is a process's own, reached through its descriptors.
+    if not stat.S_ISREG(status.st_mode) or status.st_dev in kernels or status.st_nlink == 0:
+        raise ValueError("not a plain file")
+    real = Path(os.readlink(f"/proc/self/fd/{place}"))
+    if any(real.is_relative_to(directory.resolve()) for directory in private):
+        raise ValueError("a file of a model that is being served")
+
+
+def _check_start(file: IO[bytes], name: str) -> None:
+    if not looks_like_archive(file.read(START_BYTES)):
+        raise InvalidArchive(
+            f"{name} does not begin like an archive: expected a zip (.mar), "
+            "a tar compressed by gzip (.tar.gz), or a sealed archive (.sealed, .jwe)."
+        )
+    file.seek(0)
+
+
+def _open_http(url: str, check_allowed: CheckUrl, reach: Reach) -> http.client.HTTPResponse:
+    # Not build_opener, which knows more schemes, and proxies: those would resolve for us, and
+    # TorchServe does not use them either.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _CheckedConnections(reach),
+        _CheckedRedirects(check_allowed),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
     try:
         response: http.client.HTTPResponse = opener.open(url, timeout=SILENCE_S)
     except urllib.error.HTTPError as error:
@@ -106,20 +184,47 @@ def _open_http(url: str, check_allowed: CheckUrl) -> http.client.HTTPResponse:
     return response
 
 
-def _open_file(url: str) -> IO[bytes]:
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise ValueError(f"file on another host: {parts.netloc}")
-    path = unquote(parts.path)
-    if ".." in path:
-        raise ValueError("'..' behind percent signs")  # or allowed_urls could not confine
-    # without O_NONBLOCK opening a pipe waits for its writer
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    file = open(descriptor, "rb")  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise ValueError("not a plain file")
-    return file
+class _Connection(http.client.HTTPConnection):
+    """Connects by way of `reach`; all else still goes by the host's name."""
+
+    reach: Reach
+
+    def connect(self) -> None:
+        self.sock = self.reach.connect(self.host, self.port, self.timeout)
+
+
+class _TlsConnection(http.client.HTTPSConnection, _Connection):
+    """TLS on top of what `_Connection` connects, for the host's name."""
+
+
+class _CheckedConnections(urllib.request.HTTPHandler):
+    """Opens http and https, each connection where `reach` lets it go."""
+
+    def __init__(self, reach: Reach) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._open_by(_Connection, req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._open_by(_TlsConnection, req)
+
+    https_request = urllib.request.HTTPHandler.http_request
+
+    def _open_by(
+        self, kind: type[_Connection], req: urllib.request.Request
+    ) -> http.client.HTTPResponse:
+        if "@" in (req.host or ""):
+            # urllib does not send it, and would take it for a port that the log then shows
+            raise ValueError("a user's name and password in the url are not supported")
+
+        def connection(host: str, /, **options: Any) -> _Connection:
+            made = kind(host, **options)
+            made.reach = self.reach
+            return made
+
+        return self.do_open(connection, req)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
@@ -137,11 +242,9 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        try:
-            if urlsplit(newurl).scheme.lower() not in ("http", "https"):
-                raise UrlNotAllowed(newurl)
-            self.check_allowed(newurl)
-        except UrlNotAllowed:
-            fp.close()  # nobody else would: it holds the connection
-            raise
+        # It holds the connection; and what is left of it would be read, however much comes.
+        fp.close()
+        if urlsplit(newurl).scheme.lower() not in ("http", "https"):
+            raise UrlNotAllowed(newurl)
+        self.check_allowed(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

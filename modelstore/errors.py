@@ -17,10 +17,10 @@ class ArchiveNotFound(ModelStoreError):
 
 
 class UrlNotAllowed(ModelStoreError):
-    """The url, or one it redirects to, matches no entry of `allowed_urls`."""
+    """The url, or one it redirects to, is none that the configuration or we ourselves allow."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(f"Given URL {url} does not match any allowed URL(s)")
+    def __init__(self, url: str, reason: str = "does not match any allowed URL(s)") -> None:
+        super().__init__(f"Given URL {url} {reason}")
 
 
 class DownloadFailed(ModelStoreError):

@@ -5,33 +5,36 @@ if it were sealed is opened as such too, so that damage at its beginning is told
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
 
 from torchkeep.modelstore.archive import ZIP_MAGIC, Packed
 from torchkeep.modelstore.chunk_reader import ChunkReader
-from torchkeep.modelstore.jwe import JweFile, is_jwe, open_jwe
+from torchkeep.modelstore.jwe import MAX_PROTECTED_BYTES, JweFile, is_jwe, open_jwe
 from torchkeep.modelstore.pinned import PinnedFile
 from torchkeep.modelstore.seal_header import MAGIC, SealHeader
 from torchkeep.modelstore.sealed import SealedFile, is_sealed, open_sealed
 
 SEALED_SUFFIX = ".sealed"
 JWE_SUFFIX = ".jwe"
+START_BYTES = MAX_PROTECTED_BYTES
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: nothing in it
+GZIP_MAGIC = b"\x1f\x8b"
+JWS_DOTS = 2
 
 
 class Contents(Protocol):
-    """An archive's bytes: once `verify` has returned, none but those it saw are ever read."""
+    """An archive's bytes. Its `verified` file holds none but those that were checked before."""
 
     name: str
     length: int
+    sha256: bytes  # of a sealed archive what its header says, of others once it was verified
 
-    @property
-    def sha256(self) -> bytes: ...
-
-    def verify(self, check_abandoned: Callable[[], None]) -> None: ...
-
-    def reader(self) -> ChunkReader | IO[bytes]: ...
+    def verified(
+        self, check_abandoned: Callable[[], None]
+    ) -> AbstractContextManager[ChunkReader | IO[bytes]]: ...
 
     def close(self) -> None: ...
 
@@ -74,9 +77,16 @@ def recognise(path: Path, downloaded: Path | None) -> Found:
     return Found(path, downloaded)
 
 
-def packed(contents: Contents) -> Packed:
-    """Verified contents, as an archive to unpack."""
-    reader = contents.reader()
+def looks_like_archive(start: bytes) -> bool:
+    """Whether a file that begins like this may be an archive; `start` is START_BYTES of it."""
+    if is_jwe(start):
+        # Tokens (JWS) begin alike, a cluster's for this very pod among them, and have fewer parts.
+        return start.count(b".") > JWS_DOTS
+    return is_sealed(start) or start.startswith((*ZIP_STARTS, GZIP_MAGIC))
+
+
+def packed(contents: Contents, reader: ChunkReader | IO[bytes]) -> Packed:
+    """The verified file of `contents`, as an archive to unpack."""
     if isinstance(contents, PinnedFile):
         is_zip = contents.name.endswith(".mar")
     else:

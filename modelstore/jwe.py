@@ -7,12 +7,13 @@ much memory as the archive is long, beside the unpacked files. Our own format ne
 """
 
 import binascii
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,6 +110,12 @@ class UnlockedJwe:
         self._file = file
         self._key = key
         self._memory: IO[bytes] | None = None
+
+    @contextlib.contextmanager
+    def verified(self, check_abandoned: Callable[[], None] = lambda: None) -> Iterator[IO[bytes]]:
+        """The contents as a file in memory, all of which is right."""
+        self.verify(check_abandoned)
+        yield self.reader()
 
     def verify(self, check_abandoned: Callable[[], None] = lambda: None) -> None:
         """Open everything into memory; raises SealBroken. `check_abandoned` may end the work."""

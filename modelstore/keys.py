@@ -54,11 +54,7 @@ def _from_text(text: bytes) -> bytearray | None:
     if not _BASE64.fullmatch(text):
         return None
     standard = text.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/") + b"="
-    try:
-        key = base64.b64decode(standard, validate=True)
-    except binascii.Error:
-        return None
-    return bytearray(key) if len(key) == KEY_BYTES else None
+    return bytearray(base64.b64decode(standard, validate=True))
 
 
 def _from_jwk(text: bytes) -> bytearray | None:

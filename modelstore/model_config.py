@@ -70,6 +70,7 @@ class ModelConfig:
     dtype: str = ""
     warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
     warm_up_file: str = ""
+    wants_network: bool = False  # ours: where the sandbox is strict
     raw: dict[object, object] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -160,6 +161,7 @@ def _pick(reader: "_Reader", model_dir: Path | None) -> ModelConfig:
         dtype=dtype,
         warm_up_inputs=warm_up_inputs,
         warm_up_file=warm_up_file,
+        wants_network=reader.wants_network(),
         raw=reader.document,
         warnings=reader.warnings,
     )
@@ -282,6 +284,18 @@ class _Reader:
             reader._ignore(str(key), section[key], "the keys name and dtype", None)
         self.warnings += reader.warnings
         return chosen
+
+    def wants_network(self) -> bool:
+        """What `sandbox: {network: true}` asks for."""
+        section = self.document.get("sandbox")
+        if section is None:
+            return False
+        if not isinstance(section, dict) or not section.keys() <= {"network"}:
+            return self._ignore("sandbox", section, "{network: true}", False)
+        reader = _Reader(section, f"{self.name}: sandbox")
+        wants_network = reader.boolean("network")
+        self.warnings += reader.warnings
+        return wants_network
 
     def warm_up(self, model_dir: Path | None) -> tuple[list[tuple[list[int], str]], str]:
         """The shapes of the model's inputs, or a request body in the archive."""

@@ -31,11 +31,15 @@ def new_key(path: Path) -> None:
 def new_signing_key(path: Path) -> Path:
     """Write an Ed25519 key as PEM, and its public half beside it; returns where that is."""
     public = path.with_name(path.name + PUBLIC_SUFFIX)
-    if public.exists():
-        raise SealingError(f"{public} exists; remove it or choose another name.")
     key = Ed25519PrivateKey.generate()
-    _write_new(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    # The public half first: a half that is left alone then is not the secret one.
     _write_new(public, f"{owner_text(key.public_key().public_bytes_raw())}\n".encode(), 0o644)
+    try:
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write_new(path, pem, 0o600)
+    except BaseException:
+        public.unlink()
+        raise
     return public
 
 
@@ -80,6 +84,11 @@ def _write_new(path: Path, content: bytes | bytearray, mode: int) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except FileExistsError as error:
         raise SealingError(f"{path} exists; remove it or choose another name.") from error
-    with open(descriptor, "wb", buffering=0) as file:
-        file.write(content)
-        os.fsync(descriptor)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise

@@ -3,9 +3,10 @@
 The file may change between the two, so the digest of each chunk is kept from the first pass.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torchkeep.modelstore.chunk_reader import ChunkReader
@@ -25,6 +26,12 @@ class PinnedFile:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         self._digests: list[bytes] = []
 
+    @contextlib.contextmanager
+    def verified(self, check_abandoned: Callable[[], None] = lambda: None) -> Iterator[ChunkReader]:
+        """A seekable file of the contents, once `sha256` is that of every byte in it."""
+        self.verify(check_abandoned)
+        yield self.reader()
+
     def verify(self, check_abandoned: Callable[[], None] = lambda: None) -> None:
         """Read and hash everything; `check_abandoned` ends the work by raising."""
         whole = hashlib.sha256()
@@ -39,12 +46,13 @@ class PinnedFile:
                 break
         self.sha256 = whole.digest()
 
-    def fill(self, index: int, buffer: bytearray) -> None:
+    def fill(self, index: int, buffer: bytearray) -> int:
         wanted = min(CHUNK_BYTES, self.length - index * CHUNK_BYTES)
         chunk = memoryview(buffer)[:wanted]
         os.preadv(self._descriptor, [chunk], index * CHUNK_BYTES)
         if hashlib.sha256(chunk).digest() != self._digests[index]:
             raise InvalidArchive(f"{self.name} changed while it was being opened.")
+        return wanted
 
     def reader(self) -> ChunkReader:
         """A seekable file of what was hashed."""

@@ -8,11 +8,13 @@ changed, moved, left out, added or taken from another archive. Nothing that was 
 leaves this module, and nothing is ever held but a few chunks.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -165,71 +167,88 @@ class UnlockedArchive:
     def __init__(self, file: SealedFile, start: int, cipher: AESGCM) -> None:
         self.name = file.name
         self.length = file.header.plaintext_length
-        self.chunk_size = file.header.chunk_size
+        self.sha256 = file.header.plaintext_sha256
         self._file = file
-        self._header = file.header
         self._start = start
         self._cipher = cipher
-        self._associated = hashlib.sha256(file.header.encode()).digest()
-        self._sealed_chunk = bytearray(self.chunk_size + CHUNK_TAG_BYTES)
 
-    @property
-    def sha256(self) -> bytes:
-        """Of the contents, once `verify` has returned."""
-        return self._header.plaintext_sha256
+    @contextlib.contextmanager
+    def verified(self, check_abandoned: Callable[[], None] = lambda: None) -> Iterator[ChunkReader]:
+        """A seekable file of the contents, in which every chunk was checked once already.
 
-    def fill(self, index: int, buffer: bytearray) -> None:
-        length = self._chunk_length(index)
-        sealed = memoryview(self._sealed_chunk)[: length + CHUNK_TAG_BYTES]
-        offset = self._start + index * (self.chunk_size + CHUNK_TAG_BYTES)
-        count = os.preadv(self._file.descriptor, [sealed], offset)
-        if count != len(sealed):
-            raise SealBroken(self.name, f"it ends inside chunk {index}")
-        nonce = _nonce(self._header, index)
-        try:
-            self._cipher.decrypt_into(nonce, sealed, self._associated, memoryview(buffer)[:length])
-        except InvalidTag:
-            where = f"chunk {index} of {self._header.chunk_count}"
-            raise SealBroken(
-                self.name, f"{where} was changed, moved or comes from another archive"
-            ) from None
-
-    def chunks(self) -> Iterator[memoryview]:
-        """All contents; raises at the latest behind the last chunk if one bit is not right.
-
-        A chunk is good until the one after the next is asked for.
+        Its digest takes longer than all else and is computed meanwhile, which hurts nobody: only
+        who has the key can write a wrong one. Whoever leaves without an error knows it is right.
         """
-        digest = hashlib.sha256()
-        buffers = (bytearray(self.chunk_size), bytearray(self.chunk_size))
-        # Both let go of the interpreter: hashing one chunk takes place beside opening the next.
+        is_over = threading.Event()
         with ThreadPoolExecutor(1) as hasher:
-            hashed = hasher.submit(digest.update, b"")
-            for index in range(self._header.chunk_count):
-                buffer = buffers[index % 2]
-                self.fill(index, buffer)
-                chunk = memoryview(buffer)[: self._chunk_length(index)]
-                hashed.result()
-                hashed = hasher.submit(digest.update, chunk)
-                yield chunk
-            hashed.result()
-        if digest.digest() != self._header.plaintext_sha256:
-            raise SealBroken(self.name, "its contents are not those whose digest its header has")
+            digest = hasher.submit(self._digest, is_over)
+            try:
+                self.verify(check_abandoned)
+                yield self.reader()
+                if digest.result() != self.sha256:
+                    raise SealBroken(
+                        self.name, "its contents are not those whose digest its header has"
+                    )
+            finally:
+                is_over.set()
 
     def verify(self, check_abandoned: Callable[[], None] = lambda: None) -> None:
-        """Read everything once; raises SealBroken. `check_abandoned` ends the work by raising."""
-        for _ in self.chunks():
+        """Check every chunk; raises SealBroken. `check_abandoned` ends the work by raising."""
+        chunks, buffer = self._chunks(), bytearray(self._file.header.chunk_size)
+        for index in range(self._file.header.chunk_count):
             check_abandoned()
+            chunks.fill(index, buffer)
 
     def reader(self) -> ChunkReader:
-        """A seekable file of the contents; good while the sealed file is open."""
-        return ChunkReader(self)
+        """A seekable file of the contents, good while the sealed file is open."""
+        return ChunkReader(self._chunks())
 
     def close(self) -> None:
         """May be called twice."""
         self._file.close()
 
-    def _chunk_length(self, index: int) -> int:
-        return min(self.chunk_size, self.length - index * self.chunk_size)
+    def _chunks(self) -> "_OpenedChunks":
+        return _OpenedChunks(self._file, self._start, self._cipher)
+
+    def _digest(self, is_over: threading.Event) -> bytes:
+        digest = hashlib.sha256()
+        chunks, buffer = self._chunks(), bytearray(self._file.header.chunk_size)
+        for index in range(self._file.header.chunk_count):
+            if is_over.is_set():
+                break
+            length = chunks.fill(index, buffer)
+            digest.update(memoryview(buffer)[:length])
+        return digest.digest()
+
+
+class _OpenedChunks:
+    """Decrypts and checks one chunk after the other, for one thread."""
+
+    def __init__(self, file: SealedFile, start: int, cipher: AESGCM) -> None:
+        self.length = file.header.plaintext_length
+        self.chunk_size = file.header.chunk_size
+        self._file = file
+        self._start = start
+        self._cipher = cipher
+        self._associated = hashlib.sha256(file.header.encode()).digest()
+        self._sealed_chunk = bytearray(self.chunk_size + CHUNK_TAG_BYTES)
+
+    def fill(self, index: int, buffer: bytearray) -> int:
+        file = self._file
+        length = min(self.chunk_size, self.length - index * self.chunk_size)
+        sealed = memoryview(self._sealed_chunk)[: length + CHUNK_TAG_BYTES]
+        offset = self._start + index * (self.chunk_size + CHUNK_TAG_BYTES)
+        if os.preadv(file.descriptor, [sealed], offset) != len(sealed):
+            raise SealBroken(file.name, f"it ends inside chunk {index}")
+        nonce, chunk = _nonce(file.header, index), memoryview(buffer)[:length]
+        try:
+            self._cipher.decrypt_into(nonce, sealed, self._associated, chunk)
+        except InvalidTag:
+            where = f"chunk {index} of {file.header.chunk_count}"
+            raise SealBroken(
+                file.name, f"{where} was changed, moved or comes from another archive"
+            ) from None
+        return length
 
 
 def is_sealed(start: bytes) -> bool:

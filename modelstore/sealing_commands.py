@@ -6,7 +6,9 @@ place, under a hidden name, and moved there when all of it is right.
 
 import argparse
 import contextlib
+import io
 import os
+import signal
 import sys
 import time
 import uuid
@@ -52,6 +54,11 @@ COMMANDS: Mapping[str, str] = {
 def main(argv: Sequence[str], prog: str = "torchkeep") -> int:
     """Run one of COMMANDS; returns the exit code. Leaves by `SystemExit(2)` on wrong usage."""
     flags = _parser(prog).parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may hold what it cannot show
+    # Whoever is ended clears up as if interrupted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run: Callable[[argparse.Namespace], None] = flags.run
     try:
         run(flags)
@@ -145,9 +152,8 @@ def _open(flags: argparse.Namespace) -> None:
         finally:
             wipe(key)
         try:
-            contents.verify()
-            reader = contents.reader()
-            with _new_file(flags.output, 0o600) as plain:
+            # The last word on the contents is said when `verified` ends, before the file appears.
+            with _new_file(flags.output, 0o600) as plain, contents.verified() as reader:
                 while piece := reader.read(COPY_BYTES):
                     plain.write(piece)
         finally:
@@ -195,6 +201,8 @@ def _new_file(path: Path, mode: int) -> Iterator[IO[bytes]]:
     """A file that appears under its name when it is complete; what was there is not replaced."""
     if path.exists():
         raise SealingError(f"{path} exists; remove it or choose another name.")
+    if not path.parent.is_dir():
+        raise SealingError(f"{path.parent} is no directory.")
     partial = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

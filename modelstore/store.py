@@ -38,6 +38,7 @@ from torchkeep.modelstore.manifest import Manifest, read_manifest
 from torchkeep.modelstore.memory_place import MemoryPlace, check_room
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
 from torchkeep.modelstore.pinned import PinnedFile
+from torchkeep.modelstore.reach import Reach
 from torchkeep.modelstore.sealed import SealedFile
 from torchkeep.modelstore.trust import Trust
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
@@ -106,6 +107,7 @@ class ModelStore:
         default_key_id: str = "",
         trust: Trust | None = None,
         memory_place: MemoryPlace | None = None,
+        reach: Reach | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
@@ -116,6 +118,7 @@ class ModelStore:
         self.default_key_id = default_key_id  # of archives that do not name their key
         self.trust = trust or Trust()
         self.memory_place = memory_place or MemoryPlace(None, unpack_root)  # for sealed ones
+        self.reach = reach or Reach()
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
@@ -258,6 +261,8 @@ class _Opening:
             self.store.max_download_bytes,
             self.store.check_allowed,
             self._check_abandoned,
+            reach=self.store.reach,
+            private=[UnpackArea(place).models for place in self.store.unpack_roots()],
         )
         return self._recognise(target, downloaded=target)
 
@@ -326,25 +331,14 @@ class _Opening:
             raise UnreadableArchive(self.url) from error
 
     def _contents(self, found: Found, key: bytearray | None) -> Contents | None:
-        """The verified bytes of an archive that is sealed or whose digest counts."""
-        if found.sealed is not None:
-            assert key is not None, "asked for before"
-            try:
-                contents: Contents = found.sealed.unlock(key)
-            finally:
-                wipe(key)
-        elif self.store.trust.models is not None:
-            contents = PinnedFile(found.path)
-        else:
-            return None
+        """The bytes of an archive that is sealed or whose digest counts; None of all others."""
+        if found.sealed is None:
+            return None if self.store.trust.models is None else PinnedFile(found.path)
+        assert key is not None, "asked for before"
         try:
-            contents.verify(self._check_abandoned)
-            if found.header is None:
-                self.store.trust.check_digest(contents.name, contents.sha256)
-        except BaseException:
-            contents.close()
-            raise
-        return contents
+            return found.sealed.unlock(key)
+        finally:
+            wipe(key)
 
     def _open_archive(self, found: Found, contents: Contents | None) -> ModelDir:
         area = self.store.memory_place.area() if found.sealed else self.store.area
@@ -354,7 +348,7 @@ class _Opening:
             log.warning("cannot unpack %s: %s", found.path.name, error)
             raise UnreadableArchive(self.url) from error
         try:
-            path = self._fill(unpacked.path, found.path, contents)
+            path = self._fill(unpacked.path, found, contents)
             manifest = read_manifest(path)
             self._check_manifest(manifest, found, contents)
             config = ModelConfig()
@@ -378,13 +372,17 @@ class _Opening:
                 ) from error
             raise UnreadableArchive(self.url) from error
 
-    def _fill(self, directory: Path, archive: Path, contents: Contents | None) -> Path:
+    def _fill(self, directory: Path, found: Found, contents: Contents | None) -> Path:
         """Put the archive's files into `directory`; returns where they are."""
         limits, check_abandoned = self.store.limits, self._check_abandoned
         if contents is not None:
-            room = partial(check_room, directory)
-            unpack_open(packed(contents), self.url, directory, limits, check_abandoned, room)
+            with contents.verified(check_abandoned) as reader:
+                if found.header is None:
+                    self.store.trust.check_digest(contents.name, contents.sha256)
+                archive_file, room = packed(contents, reader), partial(check_room, directory)
+                unpack_open(archive_file, self.url, directory, limits, check_abandoned, room)
             return directory
+        archive = found.path
         if archive.is_file():
             unpack(archive, self.url, directory, limits, check_abandoned)
             return directory

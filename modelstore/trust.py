@@ -120,8 +120,5 @@ def _parse_entry(model: str, text: str) -> Trusted:
         assert len(digest) == DIGEST_BYTES
         return TrustedDigest(digest)
     if match := _OWNER.fullmatch(text):
-        try:
-            return TrustedOwner(parse_owner(match[1]), int(match[2]))
-        except ValueError as error:
-            raise ValueError(f"{model}: the owner's public key is {error}") from error
+        return TrustedOwner(parse_owner(match[1]), int(match[2]))
     raise ValueError(f"{model}: {text!r:.100} is not {FORMS}")

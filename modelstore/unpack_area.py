@@ -74,6 +74,10 @@ class UnpackDir:
         self.lock_path = lock_path
         self._lock: int | None = lock
 
+    def create_beside(self) -> "UnpackDir":
+        """Another, empty one in the same area."""
+        return UnpackArea(self.path.parent.parent).create()
+
     def remove(self) -> None:
         """Delete the directory, never what links in it point to. May be called twice."""
         if self._lock is None:

@@ -6,7 +6,7 @@ runtime/     the ground both processes stand on: configuration, messages, the se
 frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports torch.
 backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
              `backend/ts-compat` is a path root that holds the `ts` package handlers import.
-modelstore/  archives at rest: open, check, unpack, write. Stands alone.
+modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
 
         runtime/__main__ (roof: parse, compose, run)
           |            |              |
@@ -24,6 +24,10 @@ chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> 
 
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register` ->
 `ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
+A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` -> `sealed.SealedFile`
+-> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives a killed server.
+Before any code of the model runs, `backend/confine.py` confines the process, as
+`frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
 loaded model fast, `frontend/thread_plan.py` gives each worker its threads and cores.

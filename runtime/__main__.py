@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,24 +32,33 @@ from torchkeep.frontend.listener import Listener
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
+from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore import sealing_commands
+from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.janitor import Janitor
+from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
+from torchkeep.modelstore.reach import Reach
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
+from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.doctor import examine
-from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.errors import ConfigError, KeyReleaseError
+from torchkeep.runtime.evidence import SampleEvidence
+from torchkeep.runtime.kernel import kernel_layers
+from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
+from torchkeep.runtime.processes import keep_memory_private
 
 DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
 
@@ -83,21 +92,27 @@ def doctor(flags: Flags) -> int:
     compute = plan_compute(config, os.environ)
     plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
     workers = _startup_workers(config, compute)
-    for line in examine(compute, plan.describe(workers), workers, Path("/proc")):
+    for line in examine(
+        compute, kernel_layers().describe(), plan.describe(workers), workers, Path("/proc")
+    ):
         sys.stdout.write(f"{line}\n")
     return 0
 
 
 async def _serve(config: Config, environ: Mapping[str, str], access_log: AccessLog) -> int:
     compute = plan_compute(config, environ)
-    plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
-    _announce(config, compute, plan)
+    sandbox = _sandbox_policy(config)
+    if sandbox.level != "off":
+        keep_memory_private()  # of the frontend itself
+    pins = compute.pins and sandbox.may_pin
+    plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
+    _announce(config, compute, plan, sandbox)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, access_log) as server:
+    async with compose(config, environ, compute, plan, sandbox, access_log) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
@@ -142,6 +157,7 @@ async def compose(
     environ: Mapping[str, str],
     compute: Compute,
     plan: ThreadPlan,
+    sandbox: SandboxPolicy,
     access_log: AccessLog,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
@@ -165,6 +181,7 @@ async def compose(
             has_ipex=compute.uses_ipex,
             interpreters=_interpreters(environ),
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
+            sandbox=replace(sandbox, areas=_areas(store)),
         )
         registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
@@ -201,29 +218,63 @@ async def _load_models(
     return [served for served in loaded if served is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """A source of keys, as the model store knows one; the two know nothing of each other."""
+
+    source: DeliversKeys
+
+    async def key_for(self, key_id: str) -> bytearray:
+        try:
+            delivered = await self.source.delivered(key_id)
+        except KeyReleaseError as error:
+            raise KeyUnavailable(
+                key_id, error.step, error.advice, is_temporary=error.is_temporary
+            ) from error
+        try:
+            return key_bytes(delivered, key_id)
+        finally:
+            wipe(delivered)
+
+
+def _key_source(config: Config) -> DeliversKeys | None:
+    evidence = SampleEvidence() if config.insecure_simulated_tee else None
+    return key_source(config.key_source, config.kbs_certificate, evidence)
+
+
 def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
-    temporary = Path(environ.get("TEMP") or tempfile.gettempdir())
+    temporary = _unpack_root(environ)
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
-    trusted = config.trusted_models
+    source = _key_source(config)
     try:
         if default_key_id:
             check_key_id(default_key_id)
-        trust = Trust(
-            config.require_sealed_models,
-            None if trusted is None else parse_trusted_models(trusted),
-        )
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"CONFIDENTIAL_RESOURCE_ID: {error}") from error
+    try:
+        trusted = config.trusted_models
+        models = None if trusted is None else parse_trusted_models(trusted)
+    except ValueError as error:
+        raise ConfigError(f"trusted_models: {error}") from error
     return ModelStore(
         config.model_store,
         config.allowed_urls,
         config.unpack_directory or temporary,
+        key_source=_Keys(source) if source else None,
         default_key_id=default_key_id,
-        trust=trust,
+        trust=Trust(config.require_sealed_models, models),
         memory_place=MemoryPlace(
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
+        reach=_reach(config),
     )
+
+
+def _reach(config: Config) -> Reach:
+    """Where registering by url may lead."""
+    service = key_service(config.key_source)
+    brokers = [] if service is None else [(service.host, service.port)]
+    return Reach(brokers, is_loopback_allowed=config.sandbox != "strict")
 
 
 def _listeners(
@@ -303,13 +354,15 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
                 start_step(f"Model {spec.name} {spec.version} runs by {engine}")
 
 
-def _announce(config: Config, compute: Compute, plan: ThreadPlan) -> None:
+def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: SandboxPolicy) -> None:
     start_step(f"Torchkeep {version('torchkeep')}, answering as TorchServe 0.12.0")
     start_step(f"Configuration: {config.source or 'defaults'}")
     start_step(f"Engine: {compute.engine}, allocator {compute.allocator}")
     workers = _startup_workers(config, compute)
     start_step(f"Plan: {plan.describe(workers)}, for a model that asks for no number itself")
-    for warning in (*config.warnings, *compute.warnings):
+    if config.insecure_simulated_tee:
+        start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
+    for warning in (*config.warnings, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
@@ -342,6 +395,38 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     visible["TS_IPEX_ENABLE"] = str(config.ipex_enable or False).lower()
     visible["TS_IPEX_GPU_ENABLE"] = str(config.ipex_gpu_enable).lower()
     return lambda: dict(visible)
+
+
+def _sandbox_policy(config: Config) -> SandboxPolicy:
+    keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
+    kind, _, where = (config.key_source or "").partition(":")
+    if kind == "file":
+        keys.append(Path(where))
+    return sandbox_policy(
+        config.sandbox,
+        "network" in config.sandbox_allow,
+        config.handler_log,
+        keys,
+        has_key_service=kind in ("cdh", "kbs"),
+    )
+
+
+def _areas(store: ModelStore) -> list[Path]:
+    """Where other models may lie; without a source of keys, none of them is in memory."""
+    roots = [store.area.root] if store.key_source is None else store.unpack_roots()
+    return [UnpackArea(root).models for root in roots]
+
+
+def _unpack_root(environ: Mapping[str, str]) -> Path:
+    """Below it, archives are unpacked. TorchServe: TEMP, where it is set.
+
+    Otherwise not /tmp: what a handler makes beside the way to a hidden directory it cannot
+    read again (see `everything_but`), and there are handlers that write to /tmp.
+    """
+    named = environ.get("TEMP") or environ.get("TMPDIR")
+    if not named and os.access("/var/tmp", os.W_OK | os.X_OK):
+        named = "/var/tmp"
+    return Path(named or tempfile.gettempdir())
 
 
 def _interpreters(environ: Mapping[str, str]) -> dict[str, str]:

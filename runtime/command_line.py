@@ -32,6 +32,7 @@ class Flags:
     plugins_path: str | None = None
     disable_token_auth: bool = False
     enable_model_api: bool = False
+    insecure_simulated_tee: bool = False
 
 
 def parse_torchserve(argv: Sequence[str]) -> Flags:
@@ -119,6 +120,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--enable-model-api", action="store_true", help="Let models be registered and unregistered"
+    )
+    parser.add_argument(
+        "--insecure-simulated-tee",
+        action="store_true",
+        help="Torchkeep: show key brokers evidence of the sample TEE, which proves nothing",
     )
 
 

@@ -33,6 +33,8 @@ from torchkeep.runtime.config_keys import (
     WORDS,
     Key,
     address,
+    choice,
+    choices,
     key,
 )
 from torchkeep.runtime.errors import ConfigError
@@ -54,6 +56,9 @@ class Config:
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
+    key_source: str | None = key(TEXT, None, env=None)  # see runtime/keys.py
+    kbs_certificate: Path | None = key(PATH, None, env=None)
+    insecure_simulated_tee: bool = key(BOOLEAN, False, env=None)
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)
@@ -88,6 +93,10 @@ class Config:
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
+    # Ours: how far the code of a model is confined, and where its words may go.
+    sandbox: str = key(choice("off", "standard", "strict"), "")
+    sandbox_allow: list[str] = key(choices("network"), [])
+    handler_log: str = key(choice("console", "memory", "drop"), "")
     model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
     # Accepted, without effect so far (and some, like vmargs, for ever).
@@ -249,6 +258,10 @@ def _from_flags(flags: Flags) -> dict[str, _Setting]:
             "true" if flags.disable_token_auth else None,
         ),
         "enable_model_api": ("--enable-model-api", "true" if flags.enable_model_api else None),
+        "insecure_simulated_tee": (
+            "--insecure-simulated-tee",
+            "true" if flags.insecure_simulated_tee else None,
+        ),
     }
     return {name: _Setting(text, origin) for name, (origin, text) in given.items() if text}
 

@@ -75,6 +75,26 @@ def address(http_port: int, https_port: int) -> Parser[Address]:
     )
 
 
+def choice(*words: str) -> Parser[str]:
+    """One of these words; unset is the empty text."""
+
+    def read(text: str) -> str:
+        if text and text not in words:
+            raise ValueError(f'Unknown value: "{text}"')
+        return text
+
+    return Parser(f"one of {', '.join(words)}", read)
+
+
+def choices(*words: str) -> Parser[list[str]]:
+    """A comma-separated list of such words."""
+    one = choice(*words)
+    return Parser(
+        f"a comma-separated list of {', '.join(words)}",
+        lambda text: [one.read(item) for item in _items(text)],
+    )
+
+
 def _boolean(text: str) -> bool:
     # TorchServe reads anything but "true" as false, which hides a typing error.
     if text.lower() not in ("true", "false"):
@@ -170,6 +190,7 @@ NUMBER: Parser[float] = Parser("a number from 0 up", _number)
 COUNT = whole_number()
 AT_LEAST_ONE = whole_number(minimum=1)
 PORT = whole_number(maximum=MAX_PORT)
+
 ITEMS: Parser[list[str]] = Parser("a comma-separated list", _items)
 REGEX: Parser[str] = Parser("a regular expression", _regex)
 REGEXES: Parser[list[str]] = Parser(

@@ -18,7 +18,7 @@ _INSTRUCTION_SETS = (
 _WHOLE = 0.05  # of a processor: a limit this near to a whole number wastes nothing
 
 
-def examine(compute: Compute, plan: str, workers: int, proc: Path) -> Iterator[str]:
+def examine(compute: Compute, layers: str, plan: str, workers: int, proc: Path) -> Iterator[str]:
     """The report, line by line. `plan` is for a model that asks for no number of workers."""
     cores = compute.cores
     limit = "no limit" if cores.limit is None else f"limited to {cores.limit:g} by the cgroup"
@@ -29,6 +29,7 @@ def examine(compute: Compute, plan: str, workers: int, proc: Path) -> Iterator[s
         f" ({compute.allocator_library})" if compute.allocator_library else ""
     )
     yield f"Engine      {compute.engine}"
+    yield f"Sandbox     {layers}"
     yield f"Plan        {plan}"
     advice = [*compute.warnings, *_advice(compute, workers, proc)]
     yield "To change   " + (advice[0] if advice else "nothing")

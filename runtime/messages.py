@@ -50,6 +50,19 @@ class InputShape:
 
 
 @dataclass(frozen=True, slots=True)
+class Sandbox:
+    """How far a process is confined before any code of its model runs."""
+
+    level: str = "off"  # off, standard or strict
+    allows_network: bool = False  # in strict; standard leaves it open
+    hidden: list[str] = field(default_factory=list)  # standard: paths out of reach
+    scratch: str = ""  # a directory for what it writes
+    uid: int = 0  # a user of its own; 0: stays the server's
+    gid: int = 0  # of all workers of the model
+    tells_errors: bool = True  # what a handler's exceptions say may leave the worker
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Frontend to worker: load this model before anything else."""
 
@@ -67,6 +80,7 @@ class Load:
     dtype: str = "float32"  # or bfloat16, where the CPU computes in it
     warm_up_inputs: list[InputShape] = field(default_factory=list)
     warm_up_file: str = ""  # a request body, relative to the model directory
+    sandbox: Sandbox = field(default_factory=Sandbox)
 
 
 @dataclass(slots=True)
@@ -157,6 +171,8 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed = ["load", *(getattr(message, name) for name in Load.__slots__)]
             place = 1 + Load.__slots__.index("warm_up_inputs")
             packed[place] = [[one.shape, one.dtype] for one in message.warm_up_inputs]
+            place = 1 + Load.__slots__.index("sandbox")
+            packed[place] = [getattr(message.sandbox, name) for name in Sandbox.__slots__]
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
@@ -255,7 +271,7 @@ def _metric(row: list[Any]) -> Metric:
 
 def _load(fields: list[Any]) -> Load:
     name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
-    threads, engine, dtype, inputs, file = rest
+    threads, engine, dtype, inputs, file, sandbox = rest
     return Load(
         _is(name, str),
         _is(version, str),
@@ -271,6 +287,20 @@ def _load(fields: list[Any]) -> Load:
         _is(dtype, str),
         [_input_shape(row) for row in _list(inputs, list)],
         _is(file, str),
+        _sandbox(_is(sandbox, list)),
+    )
+
+
+def _sandbox(fields: list[Any]) -> Sandbox:
+    level, network, hidden, scratch, uid, gid, tells_errors = fields
+    return Sandbox(
+        _is(level, str),
+        _is(network, bool),
+        _list(hidden, str),
+        _is(scratch, str),
+        _is(uid, int),
+        _is(gid, int),
+        _is(tells_errors, bool),
     )
 
 

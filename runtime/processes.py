@@ -1,17 +1,28 @@
 """What both kinds of process ask of the kernel about their children."""
 
-import ctypes
 import os
+import resource
 from contextlib import suppress
 from pathlib import Path
 
+from torchkeep.runtime.kernel import prctl
+
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
     """Inherit the processes that descendants of this one leave behind."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def keep_memory_private() -> None:
+    """No core dumps, and no process of the same user may trace this one or read its memory.
+
+    Nor its descriptors and environment in /proc. Root still may.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def child_pids() -> list[int]:

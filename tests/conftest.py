@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Server:
         config: dict[str, str],
         args: list[str],
         env: dict[str, str],
+        launcher: Sequence[str] = (),
         snapshots: bool = False,
         restart: "Server | None" = None,
     ) -> None:
@@ -101,7 +102,15 @@ class Server:
         properties = workdir / "config.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         self.log_file = workdir / "server.log"
-        command = [sys.executable, "-P", "-m", "torchkeep.runtime", "--start", "--foreground"]
+        command = [
+            *launcher,
+            sys.executable,
+            "-P",
+            "-m",
+            "torchkeep.runtime",
+            "--start",
+            "--foreground",
+        ]
         command += ["--model-store", str(store), "--disable-token-auth", *args]
         if restart is None:
             command += ["--ts-config", str(properties)]
@@ -207,11 +216,13 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         config: dict[str, str] | None = None,
         args: list[str] | None = None,
         env: dict[str, str] | None = None,
+        home: Path | None = None,
+        launcher: Sequence[str] = (),
         snapshots: bool = False,
         restart: Server | None = None,
         is_expected_to_start: bool = True,
     ) -> Server:
-        workdir = tmp_path / f"server{len(servers)}"
+        workdir = (home or tmp_path) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
             workdir,
@@ -220,6 +231,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             config or {},
             args or [],
             env or {},
+            launcher,
             snapshots,
             restart,
         )

@@ -18,6 +18,7 @@ from torchkeep.runtime.messages import (
     Metric,
     Prediction,
     RequestInput,
+    Sandbox,
     pack,
     unpack,
     unpack_metadata,
@@ -244,6 +245,18 @@ def test_failures_answer_every_request(
     assert (reply.status, reply.message) == (status, message)
     assert reply.items == [Prediction("r0", b"error")]
     assert reply.metrics == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [("raise PredictionException('secret', 404)", 404), ("raise ValueError('secret')", 503)],
+)
+def test_where_errors_stay_inside_an_answer_has_none_of_their_text(
+    load_source: Loader, statement: str, status: int
+) -> None:
+    source = f"{PREDICTION_EXCEPTION}def handle(data, context):\n if data is not None: {statement}"
+    reply = load_source(source, sandbox=Sandbox(tells_errors=False)).predict([request()])
+    assert (reply.status, reply.message) == (status, "Prediction failed")
 
 
 def test_the_traceback_of_a_failure_is_printed_without_the_body(

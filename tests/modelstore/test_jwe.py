@@ -23,8 +23,8 @@ def open_bytes(path: Path, kek: bytes = KEK) -> bytes:
     try:
         contents = file.unlock(bytearray(kek))
         try:
-            contents.verify()
-            opened = contents.reader().read()
+            with contents.verified() as reader:
+                opened = reader.read()
             assert contents.length == len(opened)
             return opened
         finally:
@@ -98,12 +98,18 @@ def test_no_character_can_be_changed(tmp_path: Path) -> None:
         refusal(tmp_path / "a", sealed[:length])
 
 
+def with_junk(sealed: bytes) -> bytes:
+    return sealed[:-60] + b"!" + sealed[-59:]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (lambda: b"eyJ", "it is no JWE in compact form"),
         (lambda: b"eyJ" + b"A" * 10_000, "it is no JWE in compact form"),
         (lambda: b"eyJ.a.b.c", "its protected header is no JSON in base64"),
+        (lambda: encoded(b"[1]") + b".a.b.c.d", "its protected header is no JSON object"),
+        (lambda: with_junk(jwe_bytes(CONTENTS)), "it has something that is no base64 of .*"),
         (lambda: encoded(b'{"a') + b".a.b.c.d", "its protected header is no JSON in base64"),
         (
             lambda: jwe_bytes(CONTENTS, alg="dir"),

@@ -114,6 +114,8 @@ def test_numbers_are_clamped() -> None:
         ("torchrun", "3", "torchrun", None),
         ("engine", "ipex", "engine", ""),
         ("engine", "[ipex]", "engine", ""),
+        ("sandbox", "off", "wants_network", False),
+        ("sandbox", "{network: true, files: true}", "wants_network", False),
         ("warmup", "1", "warm_up_inputs", []),
         ("warmup", "[]", "warm_up_inputs", []),
         ("warmup", "{}", "warm_up_inputs", []),
@@ -284,3 +286,10 @@ def test_warnings_are_few_and_short() -> None:
     config = parse("torchrun: {" + ",".join(f"k{n}{'x' * 99}: 1" for n in range(200)) + "}")
     assert len(config.warnings) == 50
     assert max(map(len, config.warnings)) < 250
+
+
+def test_a_model_may_ask_for_network() -> None:
+    config = parse("sandbox: {network: true}")
+    assert config.wants_network
+    assert config.warnings == []
+    assert not parse("sandbox: {network: false}").wants_network

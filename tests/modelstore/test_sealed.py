@@ -14,10 +14,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sealed_reference
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from torchkeep.modelstore.errors import KeyUnavailable, ModelStoreError, SealBroken, SealingError
 from torchkeep.modelstore.seal_header import (
@@ -60,9 +63,8 @@ def open_bytes(path: Path, kek: bytes = KEK) -> bytes:
     """Everything in the sealed archive at `path`, by a first pass and a second."""
     file = open_sealed(path)
     try:
-        contents = file.unlock(bytearray(kek))
-        contents.verify()
-        return contents.reader().read()
+        with file.unlock(bytearray(kek)).verified() as reader:
+            return reader.read()
     finally:
         file.close()
 
@@ -255,6 +257,7 @@ def edited(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         ),
         (edited(b'"chunk_size":64', b'"chunk_size":2097152'), "its header needs chunk_size, .*"),
         (edited(b'"plaintext_length":330', b'"plaintext_length":1e99'), "its header is not can.*"),
+        (edited(b'"plaintext_length":330', b'"plaintext_length":274877906945'), "it has more ch.*"),
         (edited(b'"wrapped_key":"', b'"wrapped_key":"00'), "its header needs wrapped_key, 144 .*"),
         (lambda text: text.replace(text[-40:-2], text[-40:-2].upper()), "its header needs wrapp.*"),
         (lambda text: b"[1]", "its header is no JSON object"),
@@ -270,6 +273,31 @@ def test_a_header_has_one_spelling(
     error = refusal(tmp_path / "a", with_header(sealed, edit(text)))
     assert isinstance(error, SealBroken)
     assert re.fullmatch(reason, error.reason), error.reason
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(header_of(sealed_bytes(signing_key=OWNER)))), JSON))
+def test_whatever_a_field_holds_is_a_header_or_a_plain_refusal(changes: dict[str, Any]) -> None:
+    fields = header_of(sealed_bytes(CONTENTS[:1], signing_key=OWNER)) | changes
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    try:
+        header = decode_header(text)
+    except ValueError as refusal:
+        assert str(refusal).startswith("its ")  # noqa: PT017
+    else:
+        assert header.encode() == text
+
+
+@given(st.binary())
+def test_whatever_the_bytes_are_they_are_refused_plainly(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^its "):
+        decode_header(text)
 
 
 def test_a_signature_cannot_be_taken_off_or_replaced(tmp_path: Path) -> None:
@@ -305,10 +333,8 @@ def test_a_digest_that_the_key_holder_lied_about_is_noticed(tmp_path: Path) -> N
     fields = header_of(sealed_bytes()) | {"plaintext_sha256": "00" * 32}
     path = tmp_path / "a"
     path.write_bytes(sealed_reference.seal(fields, CONTENTS, KEK, data_keys=b"d" * 64))
-    file = open_sealed(path)
     with pytest.raises(SealBroken, match="its contents are not those whose digest its header"):
-        file.unlock(bytearray(KEK)).verify()
-    file.close()
+        open_bytes(path)
 
 
 def test_a_file_that_changes_after_the_first_pass_is_noticed(tmp_path: Path) -> None:
@@ -386,11 +412,9 @@ from pathlib import Path
 from torchkeep.modelstore.sealed import open_sealed
 file = open_sealed(Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-contents = file.unlock(bytearray(range(32)))
-contents.verify()
-reader = contents.reader()
-while reader.read(1 << 20):
-    pass
+with file.unlock(bytearray(range(32))).verified() as reader:
+    while reader.read(1 << 20):
+        pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

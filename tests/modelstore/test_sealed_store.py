@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sealed_reference
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from memory_search import found_in_memory
 from sealing import KEY_ID, Keys, jwe_bytes, mar_bytes, write_sealed
 
 from torchkeep.modelstore import memory_place
@@ -564,3 +566,65 @@ def test_memory_beyond_the_unpacked_files_stays_below_64_mb(
 def test_an_entry_that_pins_nothing_is_refused(entry: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_trusted_models({"m": {"1.0": entry}})
+
+
+OPEN_AND_WAIT = """
+import asyncio, sys
+from pathlib import Path
+from torchkeep.modelstore.memory_place import MemoryPlace
+from torchkeep.modelstore.store import ModelStore
+root, memory, disk, key_file, url = map(Path, sys.argv[1:])
+class FileKey:
+    async def key_for(self, key_id):
+        key = bytearray(32)
+        with key_file.open("rb", buffering=0) as file:
+            file.readinto(key)
+        global held
+        held = bytes(key) if url.name == "held.mar" else None
+        return key
+place = MemoryPlace(memory, disk)
+store = ModelStore(root, [], disk, key_source=FileKey(), memory_place=place)
+model_dir = asyncio.run(store.open(url.name))
+print("open", flush=True)
+sys.stdin.read()
+model_dir.close()
+"""
+
+
+@pytest.mark.parametrize("url", ["m.mar", "m.mar.jwe", "held.mar"])
+def test_no_key_is_left_in_memory(url: str, root: Path, tmp_path: Path, memory: Path) -> None:
+    kek, data_keys = os.urandom(32), os.urandom(64)
+    key_file = tmp_path / "key"
+    key_file.write_bytes(kek)
+    plain = mar_bytes("m")
+    fields = {
+        "alg": "A256GCM-STREAM",
+        "chunk_size": 64,
+        "format": 1,
+        "key_id": KEY_ID,
+        "model_name": "m",
+        "model_version": "1.0",
+        "nonce_prefix": "00" * 7,
+        "plaintext_length": len(plain),
+        "plaintext_sha256": hashlib.sha256(plain).hexdigest(),
+        "release": 1,
+        "wrap": "A256KW",
+    }
+    (root / url).write_bytes(
+        jwe_bytes(plain, kek, data_keys[:32], kid=KEY_ID)
+        if url.endswith("jwe")
+        else sealed_reference.seal(fields, plain, kek, data_keys)
+    )
+    needles = {"wrapping": kek, "first data key": data_keys[:32], "second": data_keys[32:]}
+    with subprocess.Popen(
+        [sys.executable, "-c", OPEN_AND_WAIT, *map(str, (root, memory, tmp_path, key_file, url))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        found = found_in_memory(process.pid, needles)
+        process.communicate()
+    assert process.returncode == 0
+    # The search does find what is there.
+    assert found == ({"wrapping"} if url == "held.mar" else set())

@@ -1,7 +1,9 @@
 """The model owner's commands: each failure one line, exit code 1, and no output."""
 
 import base64
+import errno
 import io
+import json
 import os
 import stat
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sealed_reference
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sealing import KEK, KEY_ID, jwe_bytes, mar_bytes
@@ -81,6 +84,7 @@ def test_keys_are_private_and_never_replaced(owner: Owner) -> None:
     Path("owner.pub").rename("public")
     assert "owner exists" in owner.fail("keygen --signing -o owner")
     assert "missing/key: No such file" in owner.fail("keygen -o missing/key")
+    assert "/dev/full exists" in owner.fail("keygen -o /dev/full")
 
 
 def test_a_signed_archive_opens_for_its_owner_only(owner: Owner) -> None:
@@ -155,6 +159,16 @@ def test_a_damaged_archive_is_refused(
     assert owner.fail("open m.sealed --key key -o out.mar").startswith(reason)
 
 
+def test_a_digest_that_the_key_holder_lied_about_leaves_no_output(owner: Owner) -> None:
+    owner.seal()
+    text = Path("m.sealed").read_bytes()[12:].partition(b"}")[0] + b"}"
+    fields = json.loads(text) | {"plaintext_sha256": "00" * 32}
+    lying = sealed_reference.seal(fields, MAR, Path("key").read_bytes(), data_keys=b"d" * 64)
+    Path("m.sealed").write_bytes(lying)
+    complaint = owner.fail("open m.sealed --key key -o out.mar")
+    assert complaint == "m.sealed: its contents are not those whose digest its header has."
+
+
 def test_a_wrong_key_is_said_to_be_one(owner: Owner) -> None:
     owner.seal()
     Path("other").write_bytes(KEK)
@@ -165,8 +179,43 @@ def test_a_wrong_key_is_said_to_be_one(owner: Owner) -> None:
     assert owner.fail("open nothing --key key -o out") == "nothing: No such file or directory"
 
 
+def test_a_disk_that_is_full_leaves_no_half_key(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for options in ("", "--signing"):
+        complaint = owner.fail(f"keygen {options} -o new")
+        assert complaint == "input or output: No space left on device"
+
+
+def test_names_that_cannot_be_shown_are_no_reason_to_fail(owner: Owner) -> None:
+    name = os.fsdecode(b"\xff")
+    owner.seal()
+    Path("m.sealed").rename(name)
+    assert main(["inspect", name]) == 0
+    assert "\\udcff is a sealed archive" in owner.capsys.readouterr().out
+
+
+def test_whoever_is_ended_leaves_no_output(owner: Owner, poll: Callable[..., object]) -> None:
+    Path("m.mar").write_bytes(mar_bytes(files={"weights": bytes(300 << 20)}, compression=0))
+    owner.seal()
+    command = [sys.executable, "-P", "-m", "torchkeep.modelstore", "open", "m.sealed"]
+    with subprocess.Popen(
+        [*command, "--key", "key", "-o", "out.mar"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        poll(lambda: list(owner.home.glob(".*.part")), "it has begun")
+        process.terminate()
+        _, error = process.communicate()
+    assert (process.returncode, error) == (1, b"torchkeep: Interrupted.\n")
+    assert sorted(os.listdir(owner.home)) == ["key", "m.mar", "m.sealed", "owner", "owner.pub"]
+
+
 def test_what_exists_is_not_replaced(owner: Owner) -> None:
     owner.seal()
+    assert "nowhere is no directory" in owner.fail("open m.sealed --key key -o nowhere/out")
     Path("out").write_text("mine")
     assert "out exists" in owner.fail("open m.sealed --key key -o out")
     assert Path("out").read_text() == "mine"
@@ -212,7 +261,8 @@ def test_what_is_no_signing_key(owner: Owner) -> None:
     assert owner.fail(f"{command} owner") == "Others may read owner: chmod 600 owner."
     owner.seal()
     opening = "open m.sealed --key key -o out --owner"
-    for name in ("key", "m.sealed", "rsa"):
+    Path("short").write_text("ed25519:AAAA")
+    for name in ("key", "m.sealed", "rsa", "short"):
         assert f"{name} is no public key" in owner.fail(f"{opening} {name}")
 
 

@@ -26,6 +26,7 @@ from torchkeep.modelstore.errors import (
 )
 from torchkeep.modelstore.manifest import Manifest
 from torchkeep.modelstore.model_config import ModelConfig
+from torchkeep.modelstore.reach import Reach
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 
 DEFAULT_ALLOWED = ["file://.*|http(s)?://.*"]
@@ -308,6 +309,26 @@ def test_what_cannot_be_fetched(store: ModelStore, root: Path, url: str) -> None
     assert os.listdir(root) == ["m.mar"]
 
 
+def test_a_file_that_is_no_archive_is_not_copied(
+    store: ModelStore, root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.json").write_text("secret")
+    error = failure(store, f"file://{tmp_path}/keys.json")
+    assert type(error) is InvalidArchive
+    assert "does not begin like an archive" in str(error)
+    assert os.listdir(root) == ["m.mar"]
+
+
+def test_the_files_of_an_open_model_are_not_copied(store: ModelStore, root: Path) -> None:
+    model_dir = open_archive(store, "m.mar")
+    weights = model_dir.path / "weights.pt"
+    weights.write_bytes(mar())
+    with pytest.raises(DownloadFailed):
+        open_archive(store, f"file://{weights}")
+    model_dir.close()
+    assert os.listdir(root) == ["m.mar"]
+
+
 def test_a_pipe_is_not_waited_for(store: ModelStore, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert type(failure(store, f"file://{tmp_path}/pipe")) is DownloadFailed
@@ -414,6 +435,18 @@ def test_redirects_are_followed_where_they_are_allowed(
     open_archive(store, f"{base}/moved.mar").forget()
     assert type(failure(store, f"{base}/astray.mar")) is UrlNotAllowed
     assert type(failure(store, f"{base}/inside.mar")) is DownloadFailed
+    assert os.listdir(root) == ["m.mar"]
+
+
+def test_some_places_are_never_reached(
+    tmp_path: Path, root: Path, server: ThreadingHTTPServer, base: str
+) -> None:
+    for url in ("http://169.254.169.254/n.mar", "http://127.0.0.1:8006/cdh/resource/a/b/c"):
+        store = ModelStore(root, [".*"], tmp_path / "tmp")
+        assert "whatever allowed_urls says" in str(failure(store, url))
+    reach = Reach([("127.0.0.1", server.server_port)])
+    store = ModelStore(root, [".*"], tmp_path / "tmp", reach=reach)
+    assert type(failure(store, f"{base}/far.mar")) is UrlNotAllowed
     assert os.listdir(root) == ["m.mar"]
 
 

@@ -32,8 +32,14 @@ disable_token_authorization enable_model_api ts_header_key_sequence_id ts_header
 ts_header_key_sequence_end use_native_io io_ratio vmargs plugins_path python
 """.split()  # noqa: SIM905  (a table to compare with the contract's)
 )
-OUR_KEYS = {
+OUR_KEYS = {  # unknown to TorchServe
+    "handler_log",
+    "sandbox",
+    "sandbox_allow",
     "allow_unsealed_on_disk",
+    "insecure_simulated_tee",
+    "kbs_certificate",
+    "key_source",
     "require_sealed_models",
     "trusted_models",
     "unpack_directory",
@@ -67,6 +73,30 @@ def test_every_key_of_the_contract_is_known() -> None:
     keys = [field.name for field in fields(Config) if "key" in field.metadata]
     assert len(keys) == len(set(keys))
     assert set(keys) == CONTRACT_KEYS | OUR_KEYS
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("sandbox=strict", "strict"),
+        ("sandbox_allow=network", ["network"]),
+        ("handler_log=drop", "drop"),
+    ],
+)
+def test_keys_of_the_sandbox(line: str, value: object, files: Files) -> None:
+    assert getattr(files.load(line), line.partition("=")[0]) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("sandbox=tight", "one of off, standard, strict"),
+        ("sandbox_allow=files", "a comma-separated list of network"),
+        ("handler_log=syslog", "one of console, memory, drop"),
+    ],
+)
+def test_a_sandbox_that_does_not_exist_is_refused(line: str, expected: str, files: Files) -> None:
+    assert f"must be {expected}" in files.complaint(line)
 
 
 def test_defaults_without_any_file(tmp_path: Path) -> None:

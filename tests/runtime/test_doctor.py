@@ -32,7 +32,8 @@ def proc(tmp_path: Path) -> Path:
 
 
 def report(proc: Path, compute: Compute = MACHINE, workers: int = 2) -> list[str]:
-    return list(examine(compute, "2 workers of 1 thread on 2 cores, pinned", workers, proc))
+    plan = "2 workers of 1 thread on 2 cores, pinned"
+    return list(examine(compute, "Landlock 7, seccomp: up to sandbox=strict", plan, workers, proc))
 
 
 def test_a_well_set_machine_needs_no_change(proc: Path) -> None:
@@ -42,6 +43,7 @@ def test_a_well_set_machine_needs_no_change(proc: Path) -> None:
         "Memory      2.0 GiB, 1.0 GiB available",
         "Allocator   jemalloc (/l/libjemalloc.so.2)",
         "Engine      IPEX 2.8.0 on torch 2.8.0",
+        "Sandbox     Landlock 7, seccomp: up to sandbox=strict",
         "Plan        2 workers of 1 thread on 2 cores, pinned",
         "To change   nothing",
     ]
@@ -104,5 +106,5 @@ def test_the_command_reports_on_this_machine(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     titles = [line.split()[0] for line in run.stdout.splitlines() if not line.startswith(" ")]
-    assert titles == ["Processor", "Cores", "Memory", "Allocator", "Engine", "Plan", "To"]
+    assert " ".join(titles) == "Processor Cores Memory Allocator Engine Sandbox Plan To"
     assert "1 worker of " in run.stdout

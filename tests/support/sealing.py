@@ -58,19 +58,22 @@ def write_sealed(
     version: str = "1.0",
     release: int = 1,
     owner: Ed25519PrivateKey | None = None,
+    kek: bytes = KEK,
 ) -> Path:
     with path.open("wb") as sealed:
         request = SealRequest(name, version, release, KEY_ID, owner)
-        seal(io.BytesIO(plain), sealed, bytearray(KEK), request)
+        seal(io.BytesIO(plain), sealed, bytearray(kek), request)
     return path
 
 
-def jwe_bytes(contents: bytes, **header: object) -> bytes:
+def jwe_bytes(
+    contents: bytes, kek: bytes = KEK, key: bytes | None = None, **header: object
+) -> bytes:
     """A JWE in compact form, by RFC 7516; `header` adds to or replaces fields."""
     protected = encoded(json.dumps({"alg": "A256KW", "enc": "A256GCM", **header}).encode())
-    key, iv = secrets.token_bytes(32), secrets.token_bytes(12)
+    key, iv = key or secrets.token_bytes(32), secrets.token_bytes(12)
     sealed = AESGCM(key).encrypt(iv, contents, protected)
-    parts = (aes_key_wrap(KEK, key), iv, sealed[:-16], sealed[-16:])
+    parts = (aes_key_wrap(kek, key), iv, sealed[:-16], sealed[-16:])
     return b".".join((protected, *map(encoded, parts)))
 
 

@@ -74,6 +74,10 @@ SOURCES: dict[str, Source] = {
     "echo_tgz": Source("echo.py", form=".tar.gz"),
     "echo_dir": Source("echo.py", form=""),
     "replies": Source("replies.py"),
+    "captive": Source("captive.py", config="minWorkers: 1\nmaxWorkers: 1\n"),
+    "captive_online": Source(
+        "captive.py", config="minWorkers: 1\nmaxWorkers: 1\nsandbox: {network: true}\n"
+    ),
     "batches": Source(
         "replies.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
     ),
