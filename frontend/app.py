@@ -6,7 +6,7 @@ prediction costs no Request object, no middleware and no regular expression.
 """
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,6 +45,7 @@ class ApiSettings:
     """What the configuration decides about the ports."""
 
     is_model_api_enabled: bool = False
+    on_change: Callable[[], Awaitable[None]] | None = None  # of what is served
     cors: Cors = field(default_factory=Cors)
 
 
@@ -189,7 +190,7 @@ def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettin
 
 def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `management_address`."""
-    management = Management(registry, settings.is_model_api_enabled)
+    management = Management(registry, settings.is_model_api_enabled, settings.on_change)
     return Api([management], metrics, settings.cors)
 
 
@@ -204,7 +205,7 @@ def shared_app(
     """What listens where inference and management have one address."""
     routers: list[Router] = [
         Inference(registry, metrics),
-        Management(registry, settings.is_model_api_enabled),
+        Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     if with_metrics:
         routers.append(MetricsPage(metrics))

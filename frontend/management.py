@@ -1,6 +1,6 @@
 """The management port: register, scale, describe, list, set the default, unregister."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from torchkeep.frontend.call import Call
 from torchkeep.frontend.describe import MISSING, customized_metadata, describe
@@ -36,9 +36,15 @@ INCOMPLETE = "Workers scaling in progress..."
 class Management:
     """The routes under `/models`."""
 
-    def __init__(self, registry: ModelRegistry, is_model_api_enabled: bool) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        is_model_api_enabled: bool,
+        on_change: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._registry = registry
         self._is_model_api_enabled = is_model_api_enabled
+        self._on_change = on_change  # called before the answer that tells of it
 
     def route(self, call: Call) -> Awaitable[Reply] | None:
         """TorchServe: segments first, then the method."""
@@ -76,7 +82,18 @@ class Management:
                 return self._unregister(name, version)
         raise MethodNotAllowed
 
+    async def _changed(self, reply: Reply) -> Reply:
+        if self._on_change is not None:
+            await self._on_change()
+        return reply
+
     async def _register(self, call: Call) -> Reply:
+        return await self._changed(await self._register_model(call))
+
+    async def _scale(self, call: Call, name: str, version: str | None) -> Reply:
+        return await self._changed(await self._scale_model(call, name, version))
+
+    async def _register_model(self, call: Call) -> Reply:
         registration, is_synchronous = await read_registration(call)
         model = await self._registry.register(registration)
         spec = model.spec
@@ -100,7 +117,7 @@ class Management:
             return status_reply(INCOMPLETE, 206)
         return status_reply(f"{registered}{spec.min_workers} initial workers")
 
-    async def _scale(self, call: Call, name: str, version: str | None) -> Reply:
+    async def _scale_model(self, call: Call, name: str, version: str | None) -> Reply:
         min_workers = call.query_integer("min_worker", 1)
         max_workers = call.query_integer("max_worker", min_workers)
         if max_workers < min_workers:
@@ -173,13 +190,13 @@ class Management:
 
     async def _set_default(self, name: str, version: str) -> Reply:
         self._registry.set_default(name, version)
-        return status_reply(
-            f'Default version successfully updated for model "{name}" to "{version}"'
+        return await self._changed(
+            status_reply(f'Default version successfully updated for model "{name}" to "{version}"')
         )
 
     async def _unregister(self, name: str, version: str | None) -> Reply:
         await self._registry.unregister(name, version)
-        return status_reply(f'Model "{name}" unregistered')
+        return await self._changed(status_reply(f'Model "{name}" unregistered'))
 
 
 def _start_failed(model: ServedModel, version: str, status: int) -> RequestError:

@@ -22,6 +22,7 @@ from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
 from torchkeep.modelstore.manifest import RUNTIMES
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
+from torchkeep.runtime.snapshot import SavedModel
 
 log = logging.getLogger(__name__)
 
@@ -200,13 +201,44 @@ class ModelRegistry:
         served.model_dir.forget()
         log.debug("Model %s unregistered.", name)
 
+    def is_default(self, name: str, version: str) -> bool:
+        return self._default.get(name) == version
+
+    def all_waiting(self) -> list[WaitingModel]:
+        return list(self._waiting.values())
+
     async def load_at_startup(self, name: str | None, url: str) -> ServedModel | None:
         """Register a model and begin to start its workers; a failure is logged, not raised.
 
         A sealed one whose key takes long is left to wait, and the server starts without it.
         """
-        waiting = WaitingModel(url)
-        loading = asyncio.create_task(self._load(name, url, waiting))
+        asked = Registration(
+            url=url,
+            model_name=name,
+            initial_workers=self._defaults.workers_at_startup,
+            loaded_at_startup=True,
+        )
+        return await self._load_or_wait(asked, None)
+
+    async def restore(self, saved: SavedModel) -> ServedModel | None:
+        """The same for a model of a snapshot, with the settings that it had."""
+        asked = Registration(
+            url=saved.archive,
+            model_name=saved.name,
+            runtime=saved.runtime,
+            batch_size=saved.batch_size,
+            max_batch_delay=saved.max_batch_delay_ms,
+            initial_workers=saved.min_workers,
+            response_timeout=saved.response_timeout_s,
+            startup_timeout=saved.startup_timeout_s,
+        )
+        return await self._load_or_wait(asked, saved)
+
+    async def _load_or_wait(
+        self, asked: Registration, saved: SavedModel | None
+    ) -> ServedModel | None:
+        waiting = WaitingModel(asked.url, asked.initial_workers or 0)
+        loading = asyncio.create_task(self._load(asked, saved, waiting))
         begun = asyncio.create_task(waiting.begun.wait())
         await asyncio.wait({loading, begun}, return_when=asyncio.FIRST_COMPLETED)
         begun.cancel()
@@ -223,26 +255,25 @@ class ModelRegistry:
         if self._waiting.get((waiting.name, waiting.version)) is waiting:
             del self._waiting[waiting.name, waiting.version]
 
-    async def _load(self, name: str | None, url: str, waiting: WaitingModel) -> ServedModel | None:
+    async def _load(
+        self, asked: Registration, saved: SavedModel | None, waiting: WaitingModel
+    ) -> ServedModel | None:
         try:
-            served = await self.register(
-                Registration(
-                    url=url,
-                    model_name=name,
-                    initial_workers=self._defaults.workers_at_startup,
-                    loaded_at_startup=True,
-                ),
-                waiting,
-            )
+            served = await self.register(asked, waiting)
         except (ModelStoreError, InvalidModel, ConflictStatus, BadRequest) as error:
             # TorchServe starts without the model, and so do we.
             log.warning(
-                "Failed to load model: %s: %s", without_query(url), without_query(str(error))
+                "Failed to load model: %s: %s", without_query(asked.url), without_query(str(error))
             )
             return None
         if waiting.task is not None:
             log.warning("model %s waits no longer: its key has come", served.spec.name)
-        served.begin_scale(served.spec.min_workers, served.spec.max_workers)
+        if saved is None:
+            served.begin_scale(served.spec.min_workers, served.spec.max_workers)
+            return served
+        served.begin_scale(saved.min_workers, saved.max_workers)
+        if saved.is_default:
+            self._default[served.spec.name] = served.spec.version
         return served
 
     async def close(self) -> None:

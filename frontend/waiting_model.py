@@ -18,8 +18,9 @@ class WaitingModel:
     The store tells it what the sealed archive says of itself, and asks it how long to wait.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, workers: int = 0) -> None:
         self.url = url
+        self.workers = workers  # to be started
         self.name = ""
         self.version = ""
         self.reason = "its key has been asked for, or it is being unpacked"

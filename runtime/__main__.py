@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -33,6 +34,7 @@ from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
+from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore import sealing_commands
@@ -131,6 +133,7 @@ class Server:
 
     listeners: list[Listener]
     registry: ModelRegistry
+    snapshots: Snapshots
     loading: list[ServedModel]
 
 
@@ -141,6 +144,7 @@ async def _drain_at(
     await stop.wait()
     for listener in server.listeners:
         listener.begin_drain()
+    await server.snapshots.save("shutdown")
     _, busy = await asyncio.wait(listening, timeout=DRAIN_S)
     if busy:
         # Whoever still waits gets a 503 while there is time left to send it.
@@ -181,12 +185,37 @@ async def compose(
         )
         registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
-        loading = []
-        for name, url in store.startup_urls(config.load_models):
-            if served := await registry.load_at_startup(name, url):
-                loading.append(served)
+        loading = await _load_models(config, store, registry)
+        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
-        yield Server(_listeners(config, registry, metrics, access_log), registry, loading)
+        yield Server(
+            _listeners(config, registry, metrics, access_log, snapshots),
+            registry,
+            snapshots,
+            loading,
+        )
+
+
+async def _load_models(
+    config: Config, store: ModelStore, registry: ModelRegistry
+) -> list[ServedModel]:
+    """What the configuration asks for; of a snapshot, what it holds and nothing else."""
+    if config.model_snapshot is None:
+        urls = store.startup_urls(config.load_models)
+        loaded = [await registry.load_at_startup(name, url) for name, url in urls]
+    else:
+        root = config.model_store
+        for saved in config.model_snapshot:
+            if root is None or not (root / saved.archive).exists():
+                raise ConfigError(
+                    f"Model archive file for model {saved.name}, version {saved.version} not found "
+                    f"in model store: {config.source} needs {saved.archive} there, or start with "
+                    "--ncs or another --ts-config"
+                )
+        if not config.model_snapshot:
+            start_step(f"Warning: the snapshot {config.source} holds no models")
+        loaded = [await registry.restore(saved) for saved in config.model_snapshot]
+    return [served for served in loaded if served is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +278,15 @@ def _reach(config: Config) -> Reach:
 
 
 def _listeners(
-    config: Config, registry: ModelRegistry, metrics: Metrics, access_log: AccessLog
+    config: Config,
+    registry: ModelRegistry,
+    metrics: Metrics,
+    access_log: AccessLog,
+    snapshots: Snapshots,
 ) -> list[Listener]:
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
+        on_change=partial(snapshots.save, "snapshot"),
         cors=Cors(
             config.cors_allowed_origin or "",
             config.cors_allowed_methods or "",
@@ -294,6 +328,7 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
         labels = ("Inference and management", "", "")
     for label, listener in zip(labels, server.listeners, strict=False):
         start_step(f"{label} API bind to: {listener.address}")
+    await server.snapshots.save("startup")
     start_step("Model server started.")
     started = monotonic()
     for served in server.loading:

@@ -27,6 +27,7 @@ from torchkeep.runtime.config_keys import (
     PORT,
     REGEX,
     REGEXES,
+    SAVED_MODELS,
     TEXT,
     TRUSTED_MODELS,
     WORDS,
@@ -38,6 +39,7 @@ from torchkeep.runtime.config_keys import (
 )
 from torchkeep.runtime.errors import ConfigError
 from torchkeep.runtime.properties import parse_properties, substitute
+from torchkeep.runtime.snapshot import SavedModel
 
 
 def _local(port: int) -> Address:
@@ -63,6 +65,8 @@ class Config:
     trusted_models: Mapping[str, Mapping[str, str]] | None = key(TRUSTED_MODELS, None, env=None)
     allow_unsealed_on_disk: bool = key(BOOLEAN, False, env=None)
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = key(MODELS, {}, env=None)
+    # Of a snapshot: what is to be served instead of `load_models`.
+    model_snapshot: list[SavedModel] | None = key(SAVED_MODELS, None, env=None)
     default_workers_per_model: int | None = key(COUNT, None)
     default_response_timeout: int = key(COUNT, 120)  # s, as the next two
     default_startup_timeout: int = key(COUNT, 120)
@@ -106,7 +110,6 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    model_snapshot: str | None = key(TEXT, None, env=None, has_effect=False)
     number_of_gpu: int | None = key(COUNT, None, has_effect=False)
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
@@ -142,13 +145,16 @@ class Config:
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
+    # What file and flags say, as texts.
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
+    snapshots: Path | None = None  # where they are written; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set in vain
     warnings: list[str] = field(default_factory=list)
 
     @property
     def not_served(self) -> list[str]:
         """What a TorchServe of this configuration would serve and we do not yet."""
-        missing = ["gRPC", "workflows", "snapshots"]
+        missing = ["gRPC", "workflows"]
         return missing if self.disable_token_authorization else [*missing, "token authorization"]
 
 
@@ -179,7 +185,14 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
         values["workflow_store"] = _read("workflow_store", given["model_store"], cwd)
-    return Config(source=source, no_effect=in_vain, warnings=warnings, **values)
+    return Config(
+        source=source,
+        given={name: setting.text for name, setting in given.items()},
+        snapshots=None if flags.no_config_snapshots else cwd / _snapshots(environ),
+        no_effect=in_vain,
+        warnings=warnings,
+        **values,
+    )
 
 
 _KEYS: Mapping[str, Key] = {
@@ -199,12 +212,16 @@ def _find_source(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | 
     if named := environ.get("TS_CONFIG_FILE") or flags.ts_config:
         return Path(named)
     if not flags.no_config_snapshots:
-        snapshots = Path(environ.get("LOG_LOCATION") or "logs", "config")
+        snapshots = _snapshots(environ)
         names = [path.name for path in (cwd / snapshots).glob("[0-9]*-*.cfg")]
         if names:
             return snapshots / max(names, key=lambda name: name.partition("-")[0])
     usual = Path("config.properties")
     return usual if (cwd / usual).is_file() else None
+
+
+def _snapshots(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("LOG_LOCATION") or "logs", "config")
 
 
 def _from_file(source: Path, environ: Mapping[str, str], cwd: Path) -> dict[str, _Setting]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torchkeep.runtime.address import MAX_PORT, Address, parse_address
+from torchkeep.runtime.snapshot import SavedModel, parse_models
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -200,6 +201,9 @@ MODELS: Parser[Mapping[str, Mapping[str, Mapping[str, Any]]]] = Parser(
 )
 TRUSTED_MODELS: Parser[Mapping[str, Mapping[str, str]]] = Parser(
     'JSON {"model": {"version": "sha256:..."}}', _trusted_models
+)
+SAVED_MODELS: Parser[list[SavedModel] | None] = Parser(
+    "the JSON that a snapshot holds", parse_models
 )
 # TorchServe: the environment says "oip" where the file says "true".
 OIP: Parser[bool] = Parser(

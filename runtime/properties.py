@@ -1,4 +1,4 @@
-"""Java properties files: text in, properties with their line numbers out.
+"""Java properties files: text in, properties with their line numbers out, and back.
 
 A *natural* line may go on with a backslash at its end; the whole is a *logical* line, and a
 property carries the number of the natural line it starts on, for messages.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _BLANKS = " \t\f"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+_SPELLED = {spelled: f"\\{letter}" for letter, spelled in _ESCAPES.items()}
 _REFERENCE = re.compile(r"\$\$([^$]+)\$\$")
 
 
@@ -23,6 +24,11 @@ class Property:
 def parse_properties(text: str) -> list[Property]:
     """Every property in file order; of doubles the last counts, as in Java, but all are here."""
     return [_split(logical, number) for number, logical in _logical_lines(text)]
+
+
+def format_property(key: str, value: str) -> str:
+    """One line, in ASCII, that reads as this property."""
+    return f"{_escape(key, ' ')}={_escape(value, '', is_value=True)}\n"
 
 
 def substitute(value: str, environ: Mapping[str, str]) -> str:
@@ -61,6 +67,22 @@ def _split(logical: str, line: int) -> Property:
     return Property(_unescape(match[1], line), _unescape(logical[match.end() :], line), line)
 
 
+def _escape(text: str, blanks: str, is_value: bool = False) -> str:
+    def spell(character: str) -> str:
+        if character in _SPELLED:
+            return _SPELLED[character]
+        if character in "\\=:#!" or character in blanks:
+            return f"\\{character}"
+        if " " <= character <= "~":
+            return character
+        units = character.encode("utf-16-be", "surrogatepass")
+        return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+    escaped = "".join(map(spell, text))
+    # Blanks before a value belong to the separator, unless they are escaped.
+    return f"\\{escaped}" if is_value and escaped.startswith(" ") else escaped
+
+
 def _unescape(text: str, line: int) -> str:
     def plain(match: re.Match[str]) -> str:
         if match[1]:
@@ -69,4 +91,6 @@ def _unescape(text: str, line: int) -> str:
             raise ValueError(f"line {line}: Malformed \\uxxxx encoding.")
         return _ESCAPES.get(match[2], match[2])
 
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.?))", plain, text, flags=re.DOTALL)
+    units = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.?))", plain, text, flags=re.DOTALL)
+    # Java spells a character beyond 16 bits as two.
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")

@@ -82,10 +82,13 @@ class Server:
         args: list[str],
         env: dict[str, str],
         launcher: Sequence[str] = (),
+        snapshots: bool = False,
+        restart: "Server | None" = None,
     ) -> None:
+        """`restart` is one that has ended: this one has its addresses, from its snapshot."""
         self.workdir = workdir
         self.temp = workdir / "tmp"
-        self.temp.mkdir(parents=True)
+        self.temp.mkdir(parents=True, exist_ok=True)
         ports = free_ports(3)
         self.inference, self.management, self.metrics = (
             f"http://127.0.0.1:{port}" for port in ports
@@ -108,8 +111,13 @@ class Server:
             "--start",
             "--foreground",
         ]
-        command += ["--ts-config", str(properties), "--model-store", str(store), "--ncs"]
-        command += ["--disable-token-auth", *args]
+        command += ["--model-store", str(store), "--disable-token-auth", *args]
+        if restart is None:
+            command += ["--ts-config", str(properties)]
+        else:
+            self.inference, self.management = restart.inference, restart.management
+        if not snapshots:
+            command += ["--ncs"]
         if models:
             command += ["--models", *models]
         with self.log_file.open("wb") as log:
@@ -210,14 +218,26 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         env: dict[str, str] | None = None,
         home: Path | None = None,
         launcher: Sequence[str] = (),
+        snapshots: bool = False,
+        restart: Server | None = None,
+        is_expected_to_start: bool = True,
     ) -> Server:
         workdir = (home or tmp_path) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
-            workdir, store or tmp_path, models or [], config or {}, args or [], env or {}, launcher
+            workdir,
+            store or tmp_path,
+            models or [],
+            config or {},
+            args or [],
+            env or {},
+            launcher,
+            snapshots,
+            restart,
         )
         servers.append(server)
-        server.wait_until_started()
+        if is_expected_to_start:
+            server.wait_until_started()
         return server
 
     yield start

@@ -101,7 +101,7 @@ def test_a_sandbox_that_does_not_exist_is_refused(line: str, expected: str, file
 
 def test_defaults_without_any_file(tmp_path: Path) -> None:
     config = load_config(Flags(), {}, tmp_path)
-    assert config == Config()
+    assert config == Config(snapshots=tmp_path / "logs" / "config")
     assert config.source is None
     assert str(config.inference_address) == "http://127.0.0.1:8080"
     assert str(config.management_address) == "http://127.0.0.1:8081"
@@ -394,6 +394,7 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         plugins_path=tmp_path / "p",
         disable_token_authorization=True,
         enable_model_api=True,
+        snapshots=tmp_path / "logs" / "config",
         no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
     )
 

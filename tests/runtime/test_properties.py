@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchkeep.runtime.properties import Property, parse_properties, substitute
+from torchkeep.runtime.properties import Property, format_property, parse_properties, substitute
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
@@ -94,3 +94,11 @@ def test_what_java_escapes_comes_back(values: dict[str, str]) -> None:
     flat = {k: v for k, v in values.items() if max(map(ord, k + v), default=0) < 0xD800}
     text = "".join(f"{escaped(key)}={escaped(value)}\n" for key, value in flat.items() if key)
     assert dict(pairs(text)) == {key: value for key, value in flat.items() if key}
+
+
+@given(st.text(), st.text())
+def test_what_is_written_reads_the_same(key: str, value: str) -> None:
+    line = format_property(key, value)
+    assert line.isascii()
+    if key:
+        assert pairs(line) == [(key, value)]
