@@ -362,6 +362,8 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
     start_step(f"Plan: {plan.describe(workers)}, for a model that asks for no number itself")
     if config.insecure_simulated_tee:
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
+    elif (config.key_source or "").startswith("kbs:"):
+        start_step("Warning: no evidence to show to the key broker: no sealed model will load")
     for warning in (*config.warnings, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
     if config.no_effect:

@@ -11,11 +11,13 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 MAX_ANSWER_BYTES = 1 << 20  # attestation tokens take tens of kilobytes
 DEADLINE_S = 60.0  # the Confidential Data Hub itself gives its broker 50
+MAX_CHUNKS = 4096  # each costs time of the event loop, however short it is
 INCOMPLETE = "its answer is no complete HTTP"
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([2-5]\d\d)(?: [^\r\n]*)?\r\n")
@@ -68,8 +70,23 @@ def parse_service(url: str, default_ports: Mapping[str, int]) -> Service:
     except UnicodeError as error:
         raise ValueError(f"{parts.hostname} is no host name") from error
     scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
-    context = ssl.create_default_context() if scheme == "https" else None
+    context = trusting(None) if scheme == "https" else None
     return Service(scheme, parts.hostname, parts.port or default_ports[parts.scheme], context)
+
+
+def trusting(certificate: Path | None) -> ssl.SSLContext:
+    """TLS that trusts one PEM file alone, or else the system's authorities.
+
+    Not `create_default_context`, which writes the keys of sessions where SSLKEYLOGFILE says.
+    Raises OSError, of which SSLError is one.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(certificate)
+    return context
 
 
 async def fetch(
@@ -192,7 +209,9 @@ def _body(received: bytearray, start: int, headers: http.client.HTTPMessage) -> 
 def _unchunked(received: bytearray, start: int) -> bytearray:
     # As long as it can become: a bytearray that grows leaves its old contents behind.
     body, length = bytearray(len(received)), 0
-    while chunk := _CHUNK.match(received, start):
+    for _ in range(MAX_CHUNKS):
+        if (chunk := _CHUNK.match(received, start)) is None:
+            break
         size = int(chunk[1], 16)
         if size == 0:  # what may follow are headers
             return _shortened(body, length)

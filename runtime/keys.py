@@ -7,6 +7,7 @@ here, of an error or a log line, ever holds one.
 import asyncio
 import base64
 import binascii
+import ipaddress
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import Protocol
 from torchkeep.runtime.broker import BrokerKeys
 from torchkeep.runtime.errors import ConfigError, KeyReleaseError
 from torchkeep.runtime.evidence import Evidence
-from torchkeep.runtime.fetch import FetchFailed, Service, fetch, parse_service
+from torchkeep.runtime.fetch import FetchFailed, Service, fetch, parse_service, trusting
 
 log = logging.getLogger(__name__)
 
@@ -72,16 +73,29 @@ class FileKeys:
             raise KeyReleaseError("wrong key", f"Its entry in {self.path} is no base64.") from error
 
     def _read(self) -> bytearray:
+        """The whole file, in one piece, so that no buffer keeps a second copy."""
+        room = bytearray(MAX_FILE_BYTES + 1)
         try:
-            with self.path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
-                    log.warning("others can read the key file %s: chmod 600 it", self.path)
-                return bytearray(file.read(MAX_FILE_BYTES))
+            # Nobody waits here for whoever might write into a pipe.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                mode = os.fstat(descriptor).st_mode
+                length = os.readv(descriptor, [room]) if stat.S_ISREG(mode) else 0
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise KeyReleaseError(
                 "unreachable", f"{self.path}: {error.strerror}.", is_temporary=True
             ) from error
+        if not stat.S_ISREG(mode):
+            raise KeyReleaseError("unreachable", f"{self.path} is no plain file.")
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            log.warning("others can read or change the key file %s: chmod 600 it", self.path)
+        content = room[:length]
+        room[:] = bytes(len(room))
+        if length > MAX_FILE_BYTES:
+            raise KeyReleaseError("wrong key", f"{self.path} has over {MAX_FILE_BYTES} bytes.")
+        return content
 
 
 class DataHubKeys:
@@ -163,7 +177,11 @@ def key_service(setting: str | None) -> Service | None:
     if kind == "kbs":
         ports["https"] = 443
     try:
-        return parse_service(where, ports)
+        service = parse_service(where, ports)
+        # The hub is in the same pod: what it answers is the key itself, in the clear.
+        if kind == "cdh" and not _is_loopback(service.host):
+            raise ValueError(f"{service.host} is not this machine, and nothing seals the key")
+        return service
     except ValueError as error:
         raise ConfigError(f"key_source={setting}: {error}; expected {EXPECTED}") from error
 
@@ -176,12 +194,19 @@ def _trusting(service: Service, certificate: Path | None) -> Service:
             f"kbs_certificate={certificate}: {service.url} shows none; expected key_source=kbs:https://"
         )
     try:
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = trusting(certificate)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"kbs_certificate={certificate}: {error.strerror or error}; expected a PEM file"
         ) from error
     return Service(service.scheme, service.host, service.port, context)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _path_of(key_id: str) -> str:

@@ -5,6 +5,7 @@ import base64
 import datetime
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
@@ -122,12 +123,27 @@ def test_a_file_without_the_key_says_so(tmp_path: Path, content: str | None, ste
     assert error.is_temporary == (content is None)
 
 
-def test_a_key_file_that_others_can_read_is_named(tmp_path: Path, caplog: Any) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602, 0o620])
+def test_a_key_file_that_others_can_use_is_named(tmp_path: Path, caplog: Any, mode: int) -> None:
     path = tmp_path / "key"
     path.write_bytes(KEY)
-    path.chmod(0o644)
+    path.chmod(mode)
     key_of(source(f"file:{path}"))
-    assert f"others can read the key file {path}" in caplog.text
+    assert f"others can read or change the key file {path}" in caplog.text
+
+
+def test_nobody_waits_for_what_is_no_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        error = failure(source(f"file:{path}"))
+        assert error.step == "unreachable"
+        assert f"{path} is no plain file" in error.advice
+
+
+def test_a_huge_file_is_no_key(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    assert failure(source(f"file:{tmp_path / 'huge'}")).step == "wrong key"
 
 
 # The Confidential Data Hub
@@ -392,6 +408,12 @@ def test_the_forms_of_an_answer(hub: DataHub, answer: bytes) -> None:
     assert key_of(keys_from(hub)) == KEY
 
 
+def test_an_answer_in_crumbs_is_refused_before_it_takes_time(hub: DataHub) -> None:
+    crumbs = OK + CHUNKED + b"1\r\nx\r\n" * 170_000 + b"0\r\n\r\n"
+    hub.misbehave = at("", lambda request: raw(request, crumbs))
+    assert "no complete HTTP" in failure(keys_from(hub)).advice
+
+
 @pytest.mark.parametrize("host", ["a" * 70, "a..b", "\u2028"])
 def test_a_host_that_cannot_be_is_told_at_once(host: str) -> None:
     with pytest.raises(ConfigError, match="is no host name"):
@@ -493,6 +515,18 @@ def test_the_broker_is_known_by_its_certificate(certificate: Path) -> None:
         assert len(broker.requests) == 3
 
 
+def test_session_keys_of_tls_are_not_written_down(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "session-keys"))
+    broker = Broker()
+    broker.resources[PATH] = KEY
+    with broker.listening(certificate):
+        assert key_of(source(f"kbs:{broker.address}", certificate)) == KEY
+        failure(source(f"kbs:{broker.address}"))
+    assert not (tmp_path / "session-keys").exists()
+
+
 # Settings
 
 
@@ -503,6 +537,9 @@ def test_the_broker_is_known_by_its_certificate(certificate: Path) -> None:
         "key.bin",
         "cdh:",
         "cdh:https://127.0.0.1:8006",
+        "cdh:http://10.0.0.1:8006",
+        "cdh:http://hub.example",
+        "cdh:http://127.0.0.1.example:8006",
         "kbs:127.0.0.1",
         "kbs:http://user:secret@host",
         "kbs:http://host/path",
@@ -514,6 +551,11 @@ def test_the_broker_is_known_by_its_certificate(certificate: Path) -> None:
 def test_a_setting_that_names_no_source(setting: str) -> None:
     with pytest.raises(ConfigError, match=r"key_source=.*expected"):
         key_source(setting, None, None)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2:80", "[::1]:8006", "localhost"])
+def test_the_data_hub_is_on_this_machine(host: str) -> None:
+    assert key_source(f"cdh:http://{host}", None, None) is not None
 
 
 def test_without_a_setting_there_is_no_source() -> None:

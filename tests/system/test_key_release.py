@@ -177,7 +177,9 @@ def test_without_the_word_no_sample_evidence_is_shown(
     with broker.listening():
         config = config_for(broker, memory, broker.address) | {"insecure_simulated_tee": "false"}
         server = server_factory(["m.mar"], store, config)
-        server.wait_for_lines("attestation refused. This server has no evidence to show")
+        server.wait_for_lines(
+            "no sealed model will load", "attestation refused. This server has no evidence to show"
+        )
         assert broker.requests == []
         server.stop()
         server_factory(["m.mar"], store, config, args=["--insecure-simulated-tee"])
