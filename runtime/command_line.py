@@ -101,7 +101,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="Models to load at start, as [model_name=]model_location: a URL or the name of an "
         "archive in the model store; `all` loads the whole store",
     )
-    parser.add_argument("--log-config", help="Log4j configuration file (has no effect)")
+    parser.add_argument("--log-config", help="Python logging configuration (yaml)")
     parser.add_argument("--cpp-log-config", help="Log configuration file for the cpp backend")
     parser.add_argument(
         "--foreground",

@@ -22,7 +22,7 @@ OURS = {
     "modelstore": set[str](),
 }
 LIBRARIES = {
-    "runtime": {"cryptography", "msgpack"},
+    "runtime": {"cryptography", "msgpack", "yaml"},
     "frontend": {
         "httptools",
         "msgpack",
@@ -30,6 +30,7 @@ LIBRARIES = {
         "python_multipart",
         "starlette",
         "uvicorn",
+        "yaml",
     },
     "backend": {
         "intel_extension_for_pytorch",

@@ -14,7 +14,8 @@ from torchkeep.frontend.exchange import EXCHANGE, Exchange
 from torchkeep.frontend.http_protocol import MAX_HEAD_BYTES, Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.runtime.address import Address
-from torchkeep.runtime.logs import AccessLog
+from torchkeep.runtime.log_text import Bell
+from torchkeep.runtime.logs import MARK, AccessLog
 
 DEADLINE_S = 10.0
 LIMIT = 1000
@@ -557,7 +558,7 @@ def test_slow_handler_is_not_a_slow_client(run: Any) -> None:
 
 def test_access_line_has_no_query(run: Any) -> None:
     lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    access_log = AccessLog(lines)
+    access_log = AccessLog(Bell(lines.put))
 
     async def main() -> None:
         serving = listening(Echo(404), access_log=access_log)
@@ -566,7 +567,7 @@ def test_access_line_has_no_query(run: Any) -> None:
             await client.response()
 
     run(main())
-    words = access_log.take().partition(" - ")[2].split(" ")
+    words = access_log.take().partition(MARK)[2].split(" ")
     assert words[0].startswith("/127.0.0.1:")
     assert words[1:5] == ['"GET', "/p%20q", 'HTTP/1.1"', "404"]
     assert words[5].strip().isdigit()

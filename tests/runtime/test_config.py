@@ -362,7 +362,7 @@ def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
 def test_keys_set_in_vain_are_named(files: Files) -> None:
     flags = Flags(log_config="log4j2.xml", plugins_path="p")
     config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
-    assert config.no_effect == ["debug", "vmargs", "plugins_path", "--log-config"]
+    assert config.no_effect == ["debug", "vmargs", "plugins_path"]
 
 
 def test_what_is_not_served_yet() -> None:

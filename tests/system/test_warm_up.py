@@ -95,7 +95,7 @@ def test_models_are_warmed_up_before_they_are_ready(
         "model wrong: model-config.yaml: warmup is ignored: {'shape': [1, 'many']}",
         "model outside: model-config.yaml: warmup is ignored",
         "expected a file of the archive",
-        "raising_1.0-stderr the warm-up request failed: 503 Prediction failed",
+        "raising_1.0-stderr MODEL_LOG - the warm-up request failed: 503 Prediction failed",
     )
 
 
