@@ -193,9 +193,11 @@ class Service:
 def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
     from ts import __version__
     from ts.context import Context
-    from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+    from ts.metrics.metric_cache_yaml_impl import DEFAULT_METRICS_FILE, MetricsCacheYamlImpl
 
-    metrics = MetricsCacheYamlImpl(sink=emissions.append)
+    metrics = MetricsCacheYamlImpl(
+        load.metrics_file or DEFAULT_METRICS_FILE, emissions.append, load.metrics_config or None
+    )
     metrics.initialize_cache()
     metrics.model_name = load.model_name
     manifest = _read_manifest(Path(load.model_dir))

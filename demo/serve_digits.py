@@ -176,15 +176,15 @@ def ask(png_path: Path, digit: int, ports: Ports) -> None:
 
 
 def show_what_to_try(png_path: Path, ports: Ports) -> None:
-    inference, management, metrics = (
-        f"http://127.0.0.1:{port}" for port in (ports.inference, ports.management, ports.metrics)
+    inference, management = (
+        f"http://127.0.0.1:{port}" for port in (ports.inference, ports.management)
     )
     register = "url=digits.mar&model_name=again&initial_workers=1"
     say(
         "\nThe server stays up; Ctrl-C stops it. Try, in another terminal:\n"
         f"  curl {inference}/predictions/digits -T {shown(png_path)}\n"
         f"  curl {management}/models/digits\n"
-        f"  curl {metrics}/metrics\n"
+        f"  tail {shown(png_path.with_name('logs') / 'ts_metrics.log')}\n"
         f"  curl -X POST '{management}/models?{register}'\n"
     )
 

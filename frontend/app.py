@@ -25,8 +25,9 @@ from torchkeep.frontend.exchange import Exchange
 from torchkeep.frontend.inference import Inference
 from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.management import Management
-from torchkeep.frontend.metrics import TEXT_TYPE, Metrics
+from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.piece_stream import ClientTooSlow
+from torchkeep.frontend.prometheus import TEXT_TYPE
 from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.responses import (
     Cors,

@@ -81,6 +81,8 @@ class WorkerGround:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"  # of a model that does not say itself; see `Load`
     sandbox: SandboxPolicy = field(default_factory=lambda: SandboxPolicy(level="off"))
+    metrics_file: str = ""  # these two: see `Load`
+    metrics_config: str = ""
 
 
 class ServedModel:
@@ -189,6 +191,8 @@ class ServedModel:
             dtype=spec.dtype or "float32",
             warm_up_inputs=[InputShape(shape, dtype) for shape, dtype in spec.warm_up_inputs],
             warm_up_file=spec.warm_up_file,
+            metrics_file=ground.metrics_file,
+            metrics_config=ground.metrics_config,
         )
         settings = WorkerSettings(
             load=load,

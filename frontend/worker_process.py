@@ -314,9 +314,10 @@ class WorkerProcess:
         if predictions.status != 200:
             for job in batch:
                 job.fail(WorkerFailed(predictions.status, predictions.message))
-            return
-        for job, prediction in zip(batch, predictions.items, strict=True):
-            job.answer(prediction)
+        else:
+            for job, prediction in zip(batch, predictions.items, strict=True):
+                job.answer(prediction)
+        self._metrics.batch_overhead(monotonic() - now)
 
     def _checked(self, reply: Message) -> Predictions:
         """The answers to the requests that the worker was given, in their order."""

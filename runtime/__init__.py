@@ -28,6 +28,9 @@ A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` -> `
 -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives a killed server.
 Before any code of the model runs, `backend/confine.py` confines the process, as
 `frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
+Life of a log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` ->
+an outlet that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes
+to `frontend/metrics.py`, which `metrics.yaml` and `metrics_mode` lead on to text or lines.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
 loaded model fast, `frontend/thread_plan.py` gives each worker its threads and cores.

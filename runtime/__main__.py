@@ -4,6 +4,7 @@ This is the only place that knows all folders, and the only one that reads the e
 """
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 import uvloop
 
@@ -29,12 +31,18 @@ from torchkeep.frontend.app import (
 )
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
-from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
+from torchkeep.frontend.metrics_config import (
+    MetricsConfig,
+    MetricsConfigError,
+    parse_metrics_config,
+)
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
+from torchkeep.frontend.system_metrics import SystemMetrics
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore import sealing_commands
@@ -57,9 +65,16 @@ from torchkeep.runtime.errors import ConfigError, KeyReleaseError
 from torchkeep.runtime.evidence import SampleEvidence
 from torchkeep.runtime.kernel import kernel_layers
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
-from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
+from torchkeep.runtime.log_setup import choose_outlet
+from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
 
+log = logging.getLogger("torchkeep.runtime")
+
+# Of the `ts` that workers import; metrics_config names another.
+_SHIPPED_METRICS = (
+    Path(__file__).resolve().parent.parent / "backend/ts-compat/ts/configs/metrics.yaml"
+)
 DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
 
 
@@ -79,11 +94,14 @@ def torchkeep(argv: list[str] | None = None) -> None:
 def serve(flags: Flags) -> int:
     """Run the server in this process until SIGTERM or SIGINT; returns the exit code."""
     config = load_config(flags, os.environ, Path.cwd())
+    outlet, warnings = choose_outlet(flags.log_config, config.vmargs, os.environ)
+    config.warnings.extend(warnings)
     with (
-        configure_logging() as access_log,
+        configure_logging(outlet) as logs,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(_serve(config, os.environ, access_log))
+        metrics = _metrics(config, logs if outlet.keeps_metrics else None)
+        return runner.run(_serve(config, os.environ, logs.access, metrics))
 
 
 def doctor(flags: Flags) -> int:
@@ -99,7 +117,9 @@ def doctor(flags: Flags) -> int:
     return 0
 
 
-async def _serve(config: Config, environ: Mapping[str, str], access_log: AccessLog) -> int:
+async def _serve(
+    config: Config, environ: Mapping[str, str], access_log: AccessLog, metrics: Metrics
+) -> int:
     compute = plan_compute(config, environ)
     sandbox = _sandbox_policy(config)
     if sandbox.level != "off":
@@ -112,12 +132,15 @@ async def _serve(config: Config, environ: Mapping[str, str], access_log: AccessL
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, sandbox, access_log) as server:
+    async with compose(config, environ, compute, plan, sandbox, access_log, metrics) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
                 tasks.create_task(_report_ready(server, stop))
                 tasks.create_task(_drain_at(stop, server, listening))
+                if not config.disable_system_metrics:
+                    reader = SystemMetrics(metrics, config.metric_time_interval)
+                    tasks.create_task(reader.run(stop))
         except* OSError as failures:
             # TorchServe: the words its users search for when a port is taken.
             for failure in failures.exceptions:
@@ -159,9 +182,10 @@ async def compose(
     plan: ThreadPlan,
     sandbox: SandboxPolicy,
     access_log: AccessLog,
+    metrics: Metrics,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
-    metrics = Metrics()
+    metrics_file, metrics_config = _metrics_text(config)
     async with AsyncExitStack() as stack:
         zygote_environment = with_allocator(environ, compute.allocator_library)
         zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
@@ -182,6 +206,8 @@ async def compose(
             interpreters=_interpreters(environ),
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
             sandbox=replace(sandbox, areas=_areas(store)),
+            metrics_file=metrics_file,
+            metrics_config=metrics_config,
         )
         registry = ModelRegistry(store, ground, _model_defaults(config, compute))
         stack.push_async_callback(registry.close)
@@ -438,6 +464,33 @@ def _interpreters(environ: Mapping[str, str]) -> dict[str, str]:
     if found is None or os.path.samefile(os.path.dirname(found), ours):
         return {}
     return {"python3": found}
+
+
+def _metrics(config: Config, logs: Logs | None) -> Metrics:
+    """What metrics.yaml declares; TorchServe: a file that cannot be used leaves no metrics."""
+    path = config.metrics_config or _SHIPPED_METRICS
+    try:
+        declared = parse_metrics_config(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, MetricsConfigError) as error:
+        log.error("Failed to load metrics configuration: %s: %s", path, error)
+        declared = MetricsConfig()
+    return Metrics(
+        declared=declared,
+        mode=cast(Mode, config.metrics_mode),
+        detects_model_metrics=config.model_metrics_auto_detect,
+        logs=MetricLogs(logs.ts_metrics, logs.model_metrics) if logs else None,
+    )
+
+
+def _metrics_text(config: Config) -> tuple[str, str]:
+    """Path and text of the user's metrics.yaml, for the workers, who complain for themselves."""
+    if config.metrics_config is None:
+        return "", ""
+    try:
+        text = config.metrics_config.read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    return str(config.metrics_config), text
 
 
 def _observe(metrics: Metrics, registry: ModelRegistry) -> None:

@@ -83,7 +83,12 @@ class Config:
     blacklist_env_vars: str = key(REGEX, "")
     enable_envvars_config: bool = key(BOOLEAN, False, env=None)
     enable_metrics_api: bool = key(BOOLEAN, True)
-    metrics_config: Path | None = key(PATH, None, has_effect=False)
+    metrics_config: Path | None = key(PATH, None)
+    metrics_mode: str = key(WORDS, "log")
+    model_metrics_auto_detect: bool = key(BOOLEAN, False)
+    disable_system_metrics: bool = key(BOOLEAN, False)
+    metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
+    system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
@@ -114,11 +119,6 @@ class Config:
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
     install_py_dep_per_model: bool = key(BOOLEAN, False, has_effect=False)
-    metrics_mode: str = key(WORDS, "log", has_effect=False)
-    model_metrics_auto_detect: bool = key(BOOLEAN, False, has_effect=False)
-    disable_system_metrics: bool = key(BOOLEAN, False, has_effect=False)
-    metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None, has_effect=False)  # s
-    system_metrics_cmd: str = key(WORDS, "", env=None, has_effect=False)
     keystore: Path | None = key(PATH, None, has_effect=False)
     keystore_pass: str = key(WORDS, "changeit", has_effect=False, is_secret=True)
     keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
@@ -166,8 +166,6 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     settings = given | _from_environment(given, environ)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
     in_vain = [name for name in values if not _KEYS[name].has_effect]
-    if flags.log_config:
-        in_vain.append("--log-config")
     warnings = [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
     home = values.get("model_server_home")
@@ -175,11 +173,16 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
         raise ConfigError(
             f"Model server home not exist: {home} ({settings['model_server_home'].origin})"
         )
-    mode = values.pop("metrics_mode", "log")
+    mode = values.pop("metrics_mode", "log").strip()
     if is_unknown_mode := mode.lower() not in _METRICS_MODES:
         warnings.append(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
+        )
+    if values.get("system_metrics_cmd"):
+        warnings.append(
+            f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
+            " reads processors, memory and disk itself"
         )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:

@@ -81,6 +81,8 @@ class Load:
     warm_up_inputs: list[InputShape] = field(default_factory=list)
     warm_up_file: str = ""  # a request body, relative to the model directory
     sandbox: Sandbox = field(default_factory=Sandbox)
+    metrics_file: str = ""  # path of metrics.yaml; empty: the one that `ts` brings
+    metrics_config: str = ""  # its text, as a confined worker could not read it
 
 
 @dataclass(slots=True)
@@ -271,7 +273,7 @@ def _metric(row: list[Any]) -> Metric:
 
 def _load(fields: list[Any]) -> Load:
     name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
-    threads, engine, dtype, inputs, file, sandbox = rest
+    threads, engine, dtype, inputs, file, sandbox, metrics_file, metrics_config = rest
     return Load(
         _is(name, str),
         _is(version, str),
@@ -288,6 +290,8 @@ def _load(fields: list[Any]) -> Load:
         [_input_shape(row) for row in _list(inputs, list)],
         _is(file, str),
         _sandbox(_is(sandbox, list)),
+        _is(metrics_file, str),
+        _is(metrics_config, str),
     )
 
 

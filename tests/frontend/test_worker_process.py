@@ -17,9 +17,10 @@ from torchkeep.frontend import worker_process
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
-from torchkeep.frontend.metrics import MAX_WORKER_FAMILIES, Metrics
+from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.worker_metrics import MAX_WORKER_FAMILIES
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
 from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.cores import usable_cores

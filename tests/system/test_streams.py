@@ -97,7 +97,8 @@ def server(server_factory: Factory, tmp_path: Path, poll: Poll) -> Iterator[Any]
             archive.writestr("h.py", HANDLER)
             archive.writestr("c.yaml", f"{CONFIG}{batch_size}\n")
             archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
-    server = server_factory(models=["single.mar", "pair.mar"], store=store)
+    config = {"metrics_mode": "prometheus"}
+    server = server_factory(models=["single.mar", "pair.mar"], store=store, config=config)
     server.wait_until_ready("single", "pair")
     process = psutil.Process(server.pid)
     before = process.num_fds()

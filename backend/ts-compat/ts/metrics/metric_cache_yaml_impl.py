@@ -26,7 +26,10 @@ class MetricsCacheYamlImpl:
     """Records values by name; a name may exist once per type of metric."""
 
     def __init__(
-        self, config_file_path: str = DEFAULT_METRICS_FILE, sink: Sink = print_emission
+        self,
+        config_file_path: str = DEFAULT_METRICS_FILE,
+        sink: Sink = print_emission,
+        config_text: str | None = None,  # of that file, where the server has read it already
     ) -> None:
         self.config_file_path = config_file_path
         self.cache: dict[MetricTypes, dict[str, CachingMetric]] = {kind: {} for kind in MetricTypes}
@@ -34,6 +37,7 @@ class MetricsCacheYamlImpl:
         self.request_ids: dict[int, str] | None = None
         self.model_name = ""
         self._sink = sink
+        self._config_text = config_text
 
     def initialize_cache(self) -> None:
         """Read the section `model_metrics` of the configuration file."""
@@ -186,8 +190,11 @@ class MetricsCacheYamlImpl:
 
     def _model_metrics(self) -> dict[str, Any]:
         try:
-            with open(self.config_file_path, encoding="utf-8") as file:
-                declared = yaml.safe_load(file)
+            text = self._config_text
+            if text is None:
+                with open(self.config_file_path, encoding="utf-8") as file:
+                    text = file.read()
+            declared = yaml.safe_load(text)
         except OSError as error:
             raise MetricsCacheIOError(f"{self.config_file_path}: {error}") from error
         except yaml.YAMLError as error:
