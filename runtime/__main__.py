@@ -60,6 +60,7 @@ from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.config_dump import config_dump
 from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError, KeyReleaseError
 from torchkeep.runtime.evidence import SampleEvidence
@@ -100,6 +101,8 @@ def serve(flags: Flags) -> int:
         configure_logging(outlet) as logs,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
+        metrics_file = config.metrics_config or _SHIPPED_METRICS
+        log.info("%s", config_dump(config, os.environ, metrics_file))
         metrics = _metrics(config, logs if outlet.keeps_metrics else None)
         return runner.run(_serve(config, os.environ, logs.access, metrics))
 

@@ -33,7 +33,7 @@ class LogFile:
     def open(self) -> None:
         """Go on where the file ends. Raises OSError where it cannot be written."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = FileIO(self.path, "a")
+        self._file = FileIO(self.path, "a", opener=_open_for_group)
         status = os.fstat(self._file.fileno())
         self._size = status.st_size
         self._day = _day(status.st_mtime if self._size else time.time())
@@ -82,7 +82,11 @@ class LogFile:
         part = old.with_name(f"{old.name}.gz.part")
         # A full disk leaves the old file as it is, or nothing of it: the log itself goes on.
         with suppress(OSError):
-            with old.open("rb") as plain, gzip.open(part, "wb", _COMPRESSION) as packed:
+            with (
+                old.open("rb") as plain,
+                FileIO(part, "w", opener=_open_for_group) as file,
+                gzip.GzipFile(old.name, "wb", _COMPRESSION, file) as packed,
+            ):
                 shutil.copyfileobj(plain, packed, 1 << 20)
             status = old.stat()
             os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -96,6 +100,11 @@ class LogFile:
         old_files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in old_files[MAX_OLD_FILES:]:
             path.unlink()
+
+
+def _open_for_group(path: str, flags: int) -> int:
+    """Not for everybody: a worker with a user of its own has no business in other models' logs."""
+    return os.open(path, flags, 0o640)
 
 
 def _day(at: float) -> str:

@@ -44,6 +44,11 @@ def test_a_file_that_would_grow_too_large_rolls(tmp_path: Path) -> None:
         assert old.read() == "a" * 60 + "b" * 40
 
 
+def test_others_than_owner_and_group_read_no_log(tmp_path: Path) -> None:
+    write(tmp_path, "a" * 90, "b" * 90)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
 def test_the_second_old_file_of_a_day_does_not_replace_the_first(tmp_path: Path) -> None:
     write(tmp_path, "a" * 90, "b" * 90, "c" * 90)
     today = day(time.time())

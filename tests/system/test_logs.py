@@ -146,6 +146,7 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
         " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - hello stdout",
         " [INFO ] MainThread ACCESS_LOG - /127.0.0.1:",
         "worker W-9000-metered_1.0 ready",
+        " torchkeep.runtime - \nTorchserve version: 0.12.0\nTS Home: ",
     ):
         assert text in ts_log
     stdout = server.log_text()
