@@ -467,3 +467,21 @@ def test_between_batches_nothing_can_be_sent(load_source: Loader) -> None:
         with pytest.raises(ValueError, match="no longer"):
             service._context.cl_socket.send_pieces(["late"], {0: "r0"}, "more", 200)
         assert len(sent) == 1
+
+
+def test_the_metrics_yaml_of_the_server_is_that_of_the_handler(load_source: Loader) -> None:
+    source = """
+def handle(data, context):
+    return [",".join(context.metrics.cache_keys()) + " " + context.metrics.config_file_path]
+"""
+    text = "model_metrics: {counter: [{name: N, unit: count, dimensions: [ModelName, Level]}]}"
+    service = load_source(source, metrics_file="/no/metrics.yaml", metrics_config=text)
+    (item,) = service.predict([request()]).items
+    assert item.body == b"counter:N /no/metrics.yaml"
+
+
+def test_a_metrics_yaml_without_model_metrics_fails_the_load(load_source: Loader) -> None:
+    with pytest.raises(LoadFailed, match=r"MetricsCacheKeyError.*'model_metrics' key not found"):
+        load_source("def handle(data, context): pass", metrics_config="ts_metrics: {}")
+    with pytest.raises(LoadFailed, match=r"MetricsCacheIOError: /no/metrics.yaml: "):
+        load_source("def handle(data, context): pass", metrics_file="/no/metrics.yaml")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torchkeep.runtime.errors import MessageError
 from torchkeep.runtime.messages import (
     MAX_ITEMS,
+    Load,
     Prediction,
     Predictions,
     pack,
@@ -18,6 +19,7 @@ from torchkeep.runtime.messages import (
     unpack_metadata,
 )
 
+SANDBOX = ["off", False, [], "", 0, 0, True]
 LOAD = ["load", "m", "1.0", "/d", "h.py", "", 1, True, True, {}]
 
 
@@ -49,9 +51,12 @@ LOAD = ["load", "m", "1.0", "/d", "h.py", "", 1, True, True, {}]
         ["loaded", 200, "text", 7, []],
         ["load", "m", []],
         [*LOAD, 1, "auto", "float32", [], []],
-        [*LOAD, 1, "auto", "float32", [[[1], "int64"]], 7, []],
-        [*LOAD, 1, "auto", "float32", [[["1"], "int64"]], "", []],
-        [*LOAD, 1, "auto", "float32", [[[1]]], "", []],
+        [*LOAD, 1, "auto", "float32", [[[1], "int64"]], 7, SANDBOX, "", "", []],
+        [*LOAD, 1, "auto", "float32", [[["1"], "int64"]], "", SANDBOX, "", "", []],
+        [*LOAD, 1, "auto", "float32", [[[1]]], "", SANDBOX, "", "", []],
+        [*LOAD, 1, "auto", "float32", [], "", SANDBOX[:-1], "", "", []],
+        [*LOAD, 1, "auto", "float32", [], "", SANDBOX, b"", "", []],
+        [*LOAD, 1, "auto", "float32", [], "", SANDBOX, "", 7, []],
     ],
 )
 def test_a_message_of_the_wrong_shape_is_refused(packed: list[Any]) -> None:
@@ -109,3 +114,10 @@ json_like = st.recursive(
 def test_fuzzed_messages_raise_nothing_but_message_errors(kind: str, fields: list[Any]) -> None:
     with contextlib.suppress(MessageError):
         unpack([kind, *fields, []], [b"body"])
+
+
+def test_a_load_of_the_right_shape_is_taken() -> None:
+    packed = [*LOAD, 1, "auto", "float32", [], "", SANDBOX, "/m.yaml", "text", []]
+    load = unpack(packed, [])
+    assert isinstance(load, Load)
+    assert (load.metrics_file, load.metrics_config) == ("/m.yaml", "text")

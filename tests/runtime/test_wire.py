@@ -65,6 +65,8 @@ def predict(*bodies: bytes) -> Predict:
 LOAD = Load(
     *("m", "1.0", "/models/m", "h.py:f", "", 4, True, False, {"A": "b"}),
     *(2, "ipex", "bfloat16", [InputShape([1, 8], "int64")], "kitten.jpg"),
+    metrics_file="/etc/metrics.yaml",
+    metrics_config="model_metrics: {}",
 )
 METRIC = Metric("HandlerTime", 1.5, "ms", "gauge", {"Level": "Model"}, "r1")
 REPLY = Predictions(200, "ok", [Prediction("r1", b"answer", 418, "tea", {"k": "v"})], [METRIC])

@@ -201,6 +201,14 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, error: type[Exception]
         MetricsCacheYamlImpl(str(tmp_path / "metrics.yaml")).initialize_cache()
 
 
+def test_the_text_of_the_file_may_be_given_instead(emissions: list[Emission]) -> None:
+    text = "model_metrics: {histogram: [{name: N, unit: ms, dimensions: [a]}]}"
+    metrics = MetricsCacheYamlImpl("/nowhere/metrics.yaml", emissions.append, text)
+    metrics.initialize_cache()
+    assert metrics.config_file_path == "/nowhere/metrics.yaml"
+    assert metrics.cache_keys() == ["histogram:N"]
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.MetricsCacheIOError):
         MetricsCacheYamlImpl(str(tmp_path / "none.yaml")).initialize_cache()
