@@ -11,9 +11,10 @@ metrics.yaml says which of them exist. Everything runs in the event loop's threa
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Literal
 
 from torchkeep.frontend.metrics_config import MetricsConfig, MetricSpec
 from torchkeep.frontend.prometheus import Family, Labels, Reading, prometheus_text
@@ -25,12 +26,11 @@ from torchkeep.frontend.worker_metrics import (
     WorkerMetrics,
 )
 from torchkeep.runtime.messages import Metric
-from torchkeep.runtime.metric_log import MetricLog, Series, series
+from torchkeep.runtime.metric_log import MetricLog, Record, series
 
 log = logging.getLogger(__name__)
 
 Mode = Literal["log", "prometheus", "legacy"]
-Record: TypeAlias = Callable[[Labels, float], None]
 
 _HOST = ("Level", "Hostname")
 _MODEL = ("model_name", "model_version", "hostname")
@@ -114,10 +114,10 @@ class Metrics:
         self._requests((model, version, self._hostname), 1)
 
     def inference_latency(self, model: str, version: str, seconds: float) -> None:
-        self._inference_latency((model, version, self._hostname), seconds * 1e6)
+        self._inference_latency((model, version, self._hostname), round(seconds * 1e6))
 
     def queue_latency(self, model: str, version: str, seconds: float) -> None:
-        self._queue_latency((model, version, self._hostname), seconds * 1e6)
+        self._queue_latency((model, version, self._hostname), round(seconds * 1e6))
         self._queue_time(self._host, int(seconds * 1e3))
 
     def batch_overhead(self, seconds: float) -> None:
@@ -160,7 +160,9 @@ class Metrics:
             family = self._family(spec)
             # The server's own counters never go down: no need to look.
             return family.add if spec.kind == "counter" else family.record
-        return _nothing if self._logs is None else _lines(spec, self._logs.server)
+        if self._logs is None:
+            return _nothing
+        return self._logs.server.recorder(partial(series, spec.name, spec.unit, spec.label_names))
 
     def _worker_recorder(self, detects_others: bool) -> WorkerMetrics | None:
         declared = Declared(self._declared.model_metrics, detects_others)
@@ -194,25 +196,6 @@ class Metrics:
                     ", ".join(spec.label_names) or "none",
                     ", ".join(SERVER_METRICS[spec.name].label_names),
                 )
-
-
-def _lines(spec: MetricSpec, target: MetricLog) -> Record:
-    """One of the server's own metrics as lines of ts_metrics.log.
-
-    A closure, as a method would take a third longer, several times for each request.
-    """
-    known: dict[Labels, Series] = {}
-    add = target.add
-
-    def record(labels: Labels, value: float) -> None:
-        of = known.get(labels)
-        if of is None:
-            if len(known) >= MAX_WORKER_SERIES:
-                known.clear()
-            of = known[labels] = series(spec.name, spec.unit, spec.label_names, labels)
-        add(of, value)
-
-    return record
 
 
 def _fits(spec: MetricSpec) -> bool:

@@ -9,13 +9,16 @@ thread that writes the logs spells it out.
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torchkeep.runtime.log_text import Bell, printable, stamp
 
-_now = time.time  # looked up once
 _MAX_NOTED = 50_000  # lines
+_MAX_KNOWN = 10_000  # sets of labels of one metric: names of workers only grow
+
+Record: TypeAlias = Callable[[tuple[str, ...], float], None]
 
 
 @dataclass(slots=True)
@@ -44,13 +47,35 @@ class MetricLog:
         self._dropped = 0
 
     def add(self, of: Series, value: float, request_id: str = "") -> None:
-        noted, bell = self._noted, self._bell
-        if len(noted) >= _MAX_NOTED:
+        if len(self._noted) >= _MAX_NOTED:
             self._dropped += 1
             return
-        noted.append((_now(), of, value, request_id))
-        if not bell.has_rung:
-            bell.ring()
+        self._noted.append((time.time(), of, value, request_id))
+        if not self._bell.has_rung:
+            self._bell.ring()
+
+    def recorder(self, spell: Callable[[tuple[str, ...]], Series]) -> Record:
+        """Adds values by their labels; what `spell` says of these is remembered.
+
+        A closure, and without a call of `add`: it runs several times for each request.
+        """
+        known: dict[tuple[str, ...], Series] = {}
+        noted, bell, now = self._noted, self._bell, time.time
+
+        def record(labels: tuple[str, ...], value: float) -> None:
+            of = known.get(labels)
+            if of is None:
+                if len(known) >= _MAX_KNOWN:
+                    known.clear()
+                of = known[labels] = spell(labels)
+            if len(noted) >= _MAX_NOTED:
+                self._dropped += 1
+                return
+            noted.append((now(), of, value, ""))
+            if not bell.has_rung:
+                bell.ring()
+
+        return record
 
     def take(self) -> str:
         """Every line so far, from the writer's thread."""
@@ -63,6 +88,7 @@ class MetricLog:
                 second, rest = divmod(ms, 1000)
                 before = f"{stamp(second)},{rest:03d} - "
                 after = f"timestamp:{second}\n"
+            # Most are small whole numbers, and those are spelled fast.
             number = f"{value}.0" if type(value) is int and value < 10**7 else java_double(value)
             if self._has_request_ids:
                 # TorchServe: what belongs to no request says null

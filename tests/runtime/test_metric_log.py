@@ -6,7 +6,7 @@ import pytest
 
 from torchkeep.runtime import metric_log as module
 from torchkeep.runtime.log_text import Bell
-from torchkeep.runtime.metric_log import MetricLog, java_double, series
+from torchkeep.runtime.metric_log import MetricLog, Series, java_double, series
 
 QUEUE_TIME = series("QueueTime", "Milliseconds", ("Level", "Hostname"), ("Host", "vm"))
 
@@ -68,3 +68,30 @@ def test_lines_that_nobody_takes_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert lines[-1].endswith(" - (2 lines after these were dropped)")
     log.add(QUEUE_TIME, 1)
     assert log.take().count("\n") == 1
+
+
+def test_labels_are_spelled_once_and_forgotten_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MAX_KNOWN", 2)
+    log = MetricLog(Bell(lambda _: None))
+    spelled = []
+
+    def spell(labels: tuple[str, ...]) -> Series:
+        spelled.append(labels)
+        return series("N", "ms", ("Level", "Hostname"), labels)
+
+    record = log.recorder(spell)
+    for label in ("a", "a", "b", "c", "a"):
+        record((label, "vm"), 1)
+    assert [label for label, _ in spelled] == ["a", "b", "c", "a"]
+    assert log.take().count("N.ms:1.0|#Level:") == 5
+
+
+def test_a_recorder_counts_what_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_NOTED", 3)
+    log = MetricLog(Bell(lambda _: None))
+    record = log.recorder(lambda _labels: QUEUE_TIME)
+    for _ in range(5):
+        record((), 1)
+    assert log.take().endswith("(2 lines after these were dropped)\n")
