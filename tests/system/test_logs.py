@@ -101,8 +101,12 @@ def metrics(server: Any, name: str) -> list[str]:
 
 def test_log_mode_writes_what_torchserve_writes(metered: Start, poll: Any) -> None:
     server = metered()
-    poll(lambda: len(lines(server, "access_log")) >= 4, "access lines")
-    poll(lambda: any("Requests4XX" in line for line in lines(server, "ts_metrics")), "metrics")
+    for log, last in (
+        ("ts_metrics", "Requests4XX"),
+        ("ts_metrics", "DiskUsage"),
+        ("model_metrics", "PredictionTime"),
+    ):
+        poll(lambda log=log, last=last: last in "".join(lines(server, log)), f"{last} in {log}")
     counts = f"|#Level:Host|#hostname:{HOST},timestamp:T"
     labels = f"|#model_name:metered,model_version:default|#hostname:{HOST},timestamp:T"
     of_server = metrics(server, "ts_metrics")
