@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ def _rows(
     yield "Management address", config.management_address
     yield "Metrics address", config.metrics_address
     yield "Model Store", config.model_store
-    yield "Initial Models", ",".join(config.load_models)
+    yield "Initial Models", ",".join(map(_without_secrets, config.load_models))
     yield "Log dir", Path(environ.get("LOG_LOCATION") or "logs").absolute()
     yield "Metrics dir", Path(environ.get("METRICS_LOCATION") or "logs").absolute()
     yield "Netty threads", config.number_of_netty_threads
@@ -55,6 +56,11 @@ def _rows(
     yield "Model config", json.dumps(config.models) if config.models else None
     yield "System metrics command", config.system_metrics_cmd or "default"
     yield "Model API enabled", config.enable_model_api
+
+
+def _without_secrets(model: str) -> str:
+    """A presigned URL carries its signature in the query, some carry a password before @."""
+    return re.sub(r"//[^/@]*@", "//", model.partition("?")[0])
 
 
 def _text(value: object) -> str:

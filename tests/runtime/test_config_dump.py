@@ -80,3 +80,13 @@ def test_the_dump_is_torchserves_line_by_line(
     ]
     assert lines == TORCHSERVES.format(here=tmp_path).splitlines()
     assert "never-in-a-log" not in dump
+
+
+def test_urls_of_models_are_told_without_signature_and_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = Flags(models=("m=https://me:secret@host/a.mar?sig=secret", "b.mar"))
+    dump = config_dump(load_config(flags, {}, tmp_path), {}, tmp_path)
+    assert "\nInitial Models: m=https://host/a.mar,b.mar\n" in dump
+    assert "secret" not in dump
