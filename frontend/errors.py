@@ -4,6 +4,8 @@ Code raises facts; the wording lives here, and the status and TorchServe's excep
 which are part of every error's JSON, live in `STATUS`.
 """
 
+from typing import Literal
+
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
@@ -60,6 +62,16 @@ class DefaultVersionNotFound(RequestError):
 
 class BadRequest(RequestError):
     """The client left out or misstated something."""
+
+
+class InvalidKey(RequestError):
+    """The request shows no key, a wrong one or an old one; it is not said which."""
+
+    def __init__(self, what: Literal["Authorization", "Authentication"]) -> None:
+        # TorchServe: authentication where keys are renewed, authorization everywhere else
+        super().__init__(
+            f"Token {what} failed. Token either incorrect, expired, or not provided correctly"
+        )
 
 
 class InvalidModel(RequestError):
@@ -150,6 +162,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     ArchiveNotFound: (404, "ModelNotFoundException"),
     UrlNotAllowed: (404, "ModelNotFoundException"),
     BadRequest: (400, "BadRequestException"),
+    InvalidKey: (400, "InvalidKeyException"),
     InvalidModel: (400, "InvalidModelException"),
     InvalidArchive: (400, "InvalidModelException"),
     KeyUnavailable: (400, "InvalidModelException"),
