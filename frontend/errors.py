@@ -78,6 +78,20 @@ class InvalidModel(RequestError):
     """The archive does not describe a model that can be served."""
 
 
+class InstallFailed(RequestError):
+    """pip could not install what the archive lists; the log has its words."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Custom pip package installation failed for model {name}")
+
+
+class NoVirtualEnvironment(RequestError):
+    """The model asks for a virtual environment, and there is none; the log says why."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Virtual environment creation failed for model {name}")
+
+
 class InvalidModelVersion(RequestError):
     """What was asked for is not possible with this version, for example removing the default."""
 
@@ -164,6 +178,8 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     BadRequest: (400, "BadRequestException"),
     InvalidKey: (400, "InvalidKeyException"),
     InvalidModel: (400, "InvalidModelException"),
+    InstallFailed: (400, "ModelException"),
+    NoVirtualEnvironment: (400, "ModelException"),
     InvalidArchive: (400, "InvalidModelException"),
     KeyUnavailable: (400, "InvalidModelException"),
     DownloadFailed: (400, "DownloadArchiveException"),

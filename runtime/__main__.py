@@ -28,6 +28,7 @@ from torchkeep.frontend.app import (
     metrics_app,
     shared_app,
 )
+from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.frontend.metrics import Metrics
@@ -185,7 +186,8 @@ async def compose(
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
             sandbox=replace(sandbox, areas=_areas(store)),
         )
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute))
+        installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
         stack.push_async_callback(registry.close)
         loading = await _load_models(config, store, registry)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
