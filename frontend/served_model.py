@@ -95,8 +95,7 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
-        name = f"M-{spec.name}_{spec.version}"
-        interpreter = spec.interpreter or ground.interpreters.get(spec.runtime)
+        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )
@@ -106,7 +105,7 @@ class ServedModel:
             spec.shared_weights,
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
-            interpreter,
+            spec.interpreter or interpreter,
         )
         self._leaving: set[asyncio.Task[None]] = set()
 

@@ -435,6 +435,8 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
+    if not config.disable_token_authorization:
+        keys.append(Path.cwd() / KEY_FILE)
     kind, _, where = (config.key_source or "").partition(":")
     if kind == "file":
         keys.append(Path(where))

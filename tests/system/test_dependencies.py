@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from torchkeep.runtime.kernel import kernel_layers
+
 HANDLER = """
 import json, os, sys
 import yaml
@@ -117,7 +119,7 @@ def predict(server: Any, model: str) -> Any:
 
 
 def unpacked(server: Any) -> list[Path]:
-    return list((server.temp / "models").glob("[!.]*"))
+    return [path.parent for path in (server.temp / "models").glob("*/MAR-INF")]
 
 
 def test_listed_packages_are_installed_beside_the_model(serve: Callable[..., Any]) -> None:
@@ -188,6 +190,18 @@ def test_a_virtual_environment_has_the_servers_packages_and_its_own(
     assert Path(place).parent.parent.parent == directory / "venv"
     described = server.request("GET", "/models/venv_good", port="management")[2]
     assert json.loads(described)[0]["useVenv"] is True
+
+
+@pytest.mark.skipif(
+    bool(kernel_layers().missing_for_strict), reason=kernel_layers().missing_for_strict
+)
+@pytest.mark.parametrize("model", ["good", "venv_good"])
+def test_what_was_installed_is_there_in_the_strict_sandbox(
+    serve: Callable[..., Any], model: str
+) -> None:
+    server = serve({**ALLOWED, "sandbox": "strict"})
+    assert register(server, f"{model}.mar")[0] == 200
+    assert predict(server, model)["greeting"][0] == "hello"
 
 
 def test_a_virtual_environment_needs_no_leave(serve: Callable[..., Any]) -> None:

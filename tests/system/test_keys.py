@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-HANDLER = "def handle(data, context): return [str(row['body']) for row in data or []]"
+from torchkeep.runtime.kernel import kernel_layers
+
+HANDLER = """
+def handle(data, context):
+    if data is None:
+        return None
+    try:
+        return [open(row["body"].decode()).read() if row["body"] else "idle" for row in data]
+    except OSError as error:
+        return [type(error).__name__ for _ in data]
+"""
 MANIFEST = {"model": {"modelName": "m", "handler": "h.py", "modelVersion": "1.0"}}
 
 
@@ -55,6 +65,21 @@ def test_keys_from_start_to_stop(server_factory: Callable[..., Any], store: Path
     assert not file.exists()
     log = server.log_text()
     assert not any(key in log for key in (*first.values(), *second.values()))
+
+
+@pytest.mark.skipif(
+    bool(kernel_layers().missing_for_standard), reason=kernel_layers().missing_for_standard
+)
+def test_a_handler_cannot_read_the_keys(server_factory: Callable[..., Any], store: Path) -> None:
+    server = server_factory(["m.mar"], store, asks_for_keys=True)
+    server.wait_until_ready("m")
+    for _ in range(2):  # renewed, it is another file
+        body = str(server.workdir / "key_file.json")
+        headers = bearer(server.keys["inference"])
+        answer = server.request("POST", "/predictions/m", body, headers)
+        assert answer[2] == b"PermissionError"
+        path = "/token?type=inference"
+        server.request("GET", path, None, bearer(server.keys["API"]), "management")
 
 
 def test_a_killed_server_leaves_keys_that_the_next_one_does_not_know(
