@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from torchkeep.frontend.api_keys import ApiKeys, KeyKind
+from torchkeep.frontend.authorization import KeyCheck, KeyRenewal
 from torchkeep.frontend.call import Call, ClientGone
 from torchkeep.frontend.errors import (
     MethodNotAllowed,
@@ -48,6 +50,7 @@ class ApiSettings:
     is_model_api_enabled: bool = False
     on_change: Callable[[], Awaitable[None]] | None = None  # of what is served
     cors: Cors = field(default_factory=Cors)
+    keys: ApiKeys | None = None  # None: nobody needs one
 
 
 class Router(Protocol):
@@ -63,7 +66,8 @@ class Api:
 
     def __init__(self, routers: Sequence[Router], metrics: Metrics, cors: Cors) -> None:
         self._routers = routers
-        self._inference = routers[0] if isinstance(routers[0], Inference) else None
+        self._inference = next((one for one in routers if isinstance(one, Inference)), None)
+        self._check = next((one for one in routers if isinstance(one, KeyCheck)), None)
         self._metrics = metrics
         self._cors = cors.as_headers()
 
@@ -76,6 +80,8 @@ class Api:
         if self._inference is None:
             return False
         call = Call(exchange.scope, exchange.receive)
+        if self._check is not None and not self._check.admits(call):
+            return False
         try:
             job = self._inference.submit(call, exchange.request_body)
         except Exception as error:
@@ -186,13 +192,18 @@ class MetricsPage:
 
 def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `inference_address`."""
-    return Api([Inference(registry, metrics)], metrics, settings.cors)
+    routers = [*_checks(settings.keys, "inference"), Inference(registry, metrics)]
+    return Api(routers, metrics, settings.cors)
 
 
 def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `management_address`."""
-    management = Management(registry, settings.is_model_api_enabled, settings.on_change)
-    return Api([management], metrics, settings.cors)
+    routers = [
+        *_renewal(settings.keys),
+        *_checks(settings.keys, "management"),
+        Management(registry, settings.is_model_api_enabled, settings.on_change),
+    ]
+    return Api(routers, metrics, settings.cors)
 
 
 def metrics_app(metrics: Metrics, settings: ApiSettings) -> ASGIApp:
@@ -204,10 +215,23 @@ def shared_app(
     registry: ModelRegistry, metrics: Metrics, settings: ApiSettings, with_metrics: bool
 ) -> ASGIApp:
     """What listens where inference and management have one address."""
-    routers: list[Router] = [
+    keys = settings.keys
+    # TorchServe asks for both keys in one header, which nobody can show.
+    routers = [
+        *_renewal(keys),
+        *_checks(keys, "inference", "management"),
         Inference(registry, metrics),
+        *_checks(keys, "management"),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     if with_metrics:
         routers.append(MetricsPage(metrics))
     return Api(routers, metrics, settings.cors)
+
+
+def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:
+    return [] if keys is None else [KeyCheck(keys, *kinds)]
+
+
+def _renewal(keys: ApiKeys | None) -> list[Router]:
+    return [] if keys is None else [KeyRenewal(keys)]

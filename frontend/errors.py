@@ -4,6 +4,8 @@ Code raises facts; the wording lives here, and the status and TorchServe's excep
 which are part of every error's JSON, live in `STATUS`.
 """
 
+from typing import Literal
+
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
@@ -62,8 +64,32 @@ class BadRequest(RequestError):
     """The client left out or misstated something."""
 
 
+class InvalidKey(RequestError):
+    """The request shows no key, a wrong one or an old one; it is not said which."""
+
+    def __init__(self, what: Literal["Authorization", "Authentication"]) -> None:
+        # TorchServe: authentication where keys are renewed, authorization everywhere else
+        super().__init__(
+            f"Token {what} failed. Token either incorrect, expired, or not provided correctly"
+        )
+
+
 class InvalidModel(RequestError):
     """The archive does not describe a model that can be served."""
+
+
+class InstallFailed(RequestError):
+    """pip could not install what the archive lists; the log has its words."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Custom pip package installation failed for model {name}")
+
+
+class NoVirtualEnvironment(RequestError):
+    """The model asks for a virtual environment, and there is none; the log says why."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Virtual environment creation failed for model {name}")
 
 
 class InvalidModelVersion(RequestError):
@@ -150,7 +176,10 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     ArchiveNotFound: (404, "ModelNotFoundException"),
     UrlNotAllowed: (404, "ModelNotFoundException"),
     BadRequest: (400, "BadRequestException"),
+    InvalidKey: (400, "InvalidKeyException"),
     InvalidModel: (400, "InvalidModelException"),
+    InstallFailed: (400, "ModelException"),
+    NoVirtualEnvironment: (400, "ModelException"),
     InvalidArchive: (400, "InvalidModelException"),
     KeyUnavailable: (400, "InvalidModelException"),
     DownloadFailed: (400, "DownloadArchiveException"),

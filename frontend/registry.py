@@ -4,18 +4,21 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.errors import (
     BadRequest,
     ConflictStatus,
     DefaultVersionNotFound,
+    InstallFailed,
     InvalidModel,
     InvalidModelVersion,
     ModelNotFound,
     ModelVersionNotFound,
     ModelWaits,
+    NoVirtualEnvironment,
 )
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
@@ -32,6 +35,13 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+REGISTER_ERRORS = (
+    InvalidModel,
+    ConflictStatus,
+    BadRequest,
+    InstallFailed,
+    NoVirtualEnvironment,
+)
 KEY_PATIENCE_S = 1.0  # for the key of a sealed model, before the server starts without it
 
 
@@ -68,10 +78,17 @@ class ModelDefaults:
 class ModelRegistry:
     """Opens archives into served models, and finds them again by name and version."""
 
-    def __init__(self, store: ModelStore, ground: WorkerGround, defaults: ModelDefaults) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        ground: WorkerGround,
+        defaults: ModelDefaults,
+        installer: Installer,
+    ) -> None:
         self._store = store
         self._ground = ground
         self._defaults = defaults
+        self._installer = installer
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._default: dict[str, str] = {}
         self._startup_names: set[str] = set()
@@ -147,8 +164,8 @@ class ModelRegistry:
 
         With `wait` a sealed archive waits for a key that cannot be had just now.
 
-        Raises a ModelStoreError, InvalidModel, BadRequest or ConflictStatus; then nothing
-        of the archive is left.
+        Raises a ModelStoreError, InvalidModel, BadRequest, ConflictStatus, InstallFailed or
+        NoVirtualEnvironment; then nothing of the archive is left.
         """
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
@@ -156,19 +173,18 @@ class ModelRegistry:
         model_dir = await self._store.open(registration.url, registration.model_name, wait)
         try:
             spec = self._spec(registration, model_dir)
-            versions = self._models.setdefault(spec.name, {})
-            if spec.version in versions:
-                raise ConflictStatus(
-                    f"Model version {spec.version} is already registered for model {spec.name}"
-                )
+            self._check_new(spec)
+            # TorchServe keeps a model whose packages could not be installed, without workers.
+            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()
-            self._models = {name: v for name, v in self._models.items() if v}
             raise
+        spec = replace(spec, interpreter=found.interpreter, python_path=found.python_path)
         for warning in model_dir.config.warnings:
             log.warning("model %s: %s", spec.name, warning)
         served = ServedModel(spec, model_dir, self._ground)
-        versions[spec.version] = served
+        self._models.setdefault(spec.name, {})[spec.version] = served
         self._default.setdefault(spec.name, spec.version)
         if registration.loaded_at_startup:
             self._startup_names.add(spec.name)
@@ -177,6 +193,12 @@ class ModelRegistry:
             await other.cancel()  # it came another way
         log.debug("Model %s loaded.", spec.name)
         return served
+
+    def _check_new(self, spec: ModelSpec) -> None:
+        if spec.version in self._models.get(spec.name, {}):
+            raise ConflictStatus(
+                f"Model version {spec.version} is already registered for model {spec.name}"
+            )
 
     async def unregister(self, name: str, version: str | None = None) -> None:
         """Answer the model's clients, end its workers, remove its files.
@@ -260,7 +282,7 @@ class ModelRegistry:
     ) -> ServedModel | None:
         try:
             served = await self.register(asked, waiting)
-        except (ModelStoreError, InvalidModel, ConflictStatus, BadRequest) as error:
+        except (ModelStoreError, *REGISTER_ERRORS) as error:
             # TorchServe starts without the model, and so do we.
             log.warning(
                 "Failed to load model: %s: %s", without_query(asked.url), without_query(str(error))

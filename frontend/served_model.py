@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,13 +51,15 @@ class ModelSpec:
     warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
     warm_up_file: str = ""
     wants_network: bool = False  # also where the sandbox is strict
+    use_venv: bool = False
+    interpreter: str | None = None  # of its own, with what was installed for it
+    python_path: str = ""  # where that is, unless the interpreter knows
     # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
     device_ids: list[int] | None = None
     continuous_batching: bool = False
     use_job_ticket: bool = False
-    use_venv: bool = False
     stateful: bool = False
     sequence_max_idle_ms: int = 0
     sequence_timeout_ms: int = 0
@@ -104,7 +107,7 @@ class ServedModel:
             spec.shared_weights,
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
-            interpreter,
+            spec.interpreter or interpreter,
         )
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -185,7 +188,7 @@ class ServedModel:
             batch_size=max(1, spec.batch_size),
             limit_max_image_pixels=ground.limit_max_image_pixels,
             decode_input_request=ground.decode_input_request,
-            environment=ground.environment(),
+            environment=_with_path(ground.environment(), spec.python_path),
             threads=ground.plan.threads(spec.max_workers),
             engine=spec.engine or ground.engine,
             dtype=spec.dtype or "float32",
@@ -236,6 +239,11 @@ class ServedModel:
             " API to add workers. If this is a sequence inference, please check if it is closed,"
             " or expired; or exceeds maxSequenceJobQueueSize"
         )
+
+
+def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
+    paths = [one for one in (path, environment.get("PYTHONPATH")) if one]
+    return {**environment, "PYTHONPATH": os.pathsep.join(paths)} if path else environment
 
 
 def worker_ids(first: int) -> Iterator[int]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torchkeep.frontend.child_process import ORPHAN_LOOK_S, ChildProcess
@@ -111,17 +112,31 @@ class ZygoteClient:
         started.returncode = 0  # reaped by its pidfd, not by subprocess
         return self._track(ChildProcess(started.pid))
 
-    async def can_spawn(self, interpreter: str) -> bool:
-        """Whether this Python has what a worker imports."""
-        started = subprocess.Popen(  # noqa: ASYNC220 - returns once it has forked
-            [interpreter, "-P", "-c", "import torchkeep.backend.worker"],
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: int,
+        stderr: int,
+        cwd: Path | None = None,
+    ) -> ChildProcess:
+        """A process of the server's own, which is no worker and no stray of one."""
+        started = subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+            cwd=cwd,
             start_new_session=True,
         )
         started.returncode = 0  # reaped by its pidfd, not by subprocess
-        check = self._track(ChildProcess(started.pid))
+        return self._track(ChildProcess(started.pid))
+
+    async def can_spawn(self, interpreter: str) -> bool:
+        """Whether this Python has what a worker imports."""
+        command = [interpreter, "-P", "-c", "import torchkeep.backend.worker"]
+        check = self.start(command, os.environ, subprocess.DEVNULL, subprocess.DEVNULL)
         try:
             return await asyncio.wait_for(asyncio.shield(check.exited), FORK_LIMIT_S) == 0
         except TimeoutError:

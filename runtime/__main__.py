@@ -22,6 +22,7 @@ from typing import cast
 
 import uvloop
 
+from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
 from torchkeep.frontend.app import (
     ApiSettings,
     inference_app,
@@ -29,6 +30,7 @@ from torchkeep.frontend.app import (
     metrics_app,
     shared_app,
 )
+from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
@@ -190,6 +192,7 @@ async def compose(
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics_file, metrics_config = _metrics_text(config)
     async with AsyncExitStack() as stack:
+        keys = _api_keys(config, stack)
         zygote_environment = with_allocator(environ, compute.allocator_library)
         zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
         store = _model_store(config, environ)
@@ -212,17 +215,14 @@ async def compose(
             metrics_file=metrics_file,
             metrics_config=metrics_config,
         )
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute))
+        installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
         stack.push_async_callback(registry.close)
         loading = await _load_models(config, store, registry)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
-        yield Server(
-            _listeners(config, registry, metrics, access_log, snapshots),
-            registry,
-            snapshots,
-            loading,
-        )
+        listeners = _listeners(config, registry, metrics, access_log, snapshots, keys)
+        yield Server(listeners, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -245,6 +245,23 @@ async def _load_models(
             start_step(f"Warning: the snapshot {config.source} holds no models")
         loaded = [await registry.restore(saved) for saved in config.model_snapshot]
     return [served for served in loaded if served is not None]
+
+
+def _api_keys(config: Config, stack: AsyncExitStack) -> ApiKeys | None:
+    """TorchServe: every start makes new keys, and leaves them in its working directory."""
+    if config.disable_token_authorization:
+        return None
+    keys = ApiKeys(Path.cwd() / KEY_FILE, config.token_expiration_min)
+    stack.callback(keys.close)
+    try:
+        keys.open()
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write {keys.file}: {error.strerror}. Clients find their keys there: start in "
+            "a directory where it can be written, or with --disable-token-auth"
+        ) from error
+    start_step(f"Every API call needs a key. Key file located at {keys.file}")
+    return keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +329,7 @@ def _listeners(
     metrics: Metrics,
     access_log: AccessLog,
     snapshots: Snapshots,
+    keys: ApiKeys | None,
 ) -> list[Listener]:
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
@@ -321,6 +339,7 @@ def _listeners(
             config.cors_allowed_methods or "",
             config.cors_allowed_headers or "",
         ),
+        keys=keys,
     )
     limits = Limits(max_request_bytes=config.max_request_size)
     shared = config.inference_address == config.management_address
@@ -393,11 +412,26 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
     elif (config.key_source or "").startswith("kbs:"):
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
-    for warning in (*config.warnings, *compute.warnings, *sandbox.warnings):
+    for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
+
+
+def _exposure(config: Config) -> list[str]:
+    """The risk that ShellTorch was about: whoever could reach this port ran code on the machine."""
+    address = config.management_address
+    if address.is_local or not config.disable_token_authorization:
+        return []
+    power = "register a model, and a model is code that runs here, or unregister and scale yours"
+    if not config.enable_model_api:
+        power = "scale your models down to nothing"
+    return [
+        f"ANYBODY who can reach the management API at {address} can {power}: it is open to other "
+        "machines and asks for no key. Set management_address to http://127.0.0.1:8081, or do not "
+        "disable token authorization"
+    ]
 
 
 def _startup_workers(config: Config, compute: Compute) -> int:
@@ -430,6 +464,8 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
+    if not config.disable_token_authorization:
+        keys.append(Path.cwd() / KEY_FILE)
     kind, _, where = (config.key_source or "").partition(":")
     if kind == "file":
         keys.append(Path(where))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
 
 # TorchServe: no slash after the port, no blank around it, no IPv6 literal.
 _TCP = re.compile(r"(https?)://([^:/\s]+)(?::(\d+))?", re.ASCII)
@@ -26,6 +27,16 @@ class Address:
     @property
     def is_unix(self) -> bool:
         return self.scheme == "unix"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it; a name but `localhost` may be anything."""
+        if self.is_unix or self.host.lower() == "localhost":
+            return True
+        try:
+            return IPv4Address(self.host).is_loopback
+        except AddressValueError:
+            return False
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.is_unix else f"{self.scheme}://{self.host}:{self.port}"

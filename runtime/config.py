@@ -80,6 +80,7 @@ class Config:
     service_envelope: str | None = key(TEXT, None)
     allowed_urls: list[str] = key(REGEXES, ["file://.*|http(s)?://.*"])
     use_env_allowed_urls: bool = key(BOOLEAN, False, env=None)
+    install_py_dep_per_model: bool = key(BOOLEAN, False)
     blacklist_env_vars: str = key(REGEX, "")
     enable_envvars_config: bool = key(BOOLEAN, False, env=None)
     enable_metrics_api: bool = key(BOOLEAN, True)
@@ -96,6 +97,7 @@ class Config:
     cpu_launcher_args: str | None = key(TEXT, None)
     enable_model_api: bool = key(BOOLEAN, False)
     disable_token_authorization: bool = key(BOOLEAN, False)
+    token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
@@ -118,7 +120,6 @@ class Config:
     number_of_gpu: int | None = key(COUNT, None, has_effect=False)
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
-    install_py_dep_per_model: bool = key(BOOLEAN, False, has_effect=False)
     keystore: Path | None = key(PATH, None, has_effect=False)
     keystore_pass: str = key(WORDS, "changeit", has_effect=False, is_secret=True)
     keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
@@ -131,9 +132,6 @@ class Config:
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
     ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
     ts_open_inference_protocol: bool = key(OIP, False, has_effect=False, always_from_env=True)
-    token_expiration_min: float = key(
-        NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN", has_effect=False
-    )
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
@@ -154,8 +152,7 @@ class Config:
     @property
     def not_served(self) -> list[str]:
         """What a TorchServe of this configuration would serve and we do not yet."""
-        missing = ["gRPC", "workflows"]
-        return missing if self.disable_token_authorization else [*missing, "token authorization"]
+        return ["gRPC", "workflows"]
 
 
 def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
@@ -164,9 +161,10 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     in_file = _from_file(source, environ, cwd) if source else {}
     given = in_file | _from_flags(flags)
     settings = given | _from_environment(given, environ)
+    warnings = _forgive_lifetime(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
     in_vain = [name for name in values if not _KEYS[name].has_effect]
-    warnings = [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
+    warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
     home = values.get("model_server_home")
     if home and not home.is_dir():
@@ -284,6 +282,18 @@ def _from_environment(
         if variable and is_open and variable in environ:
             found[name] = _Setting(environ[variable], f"environment variable {variable}")
     return found
+
+
+def _forgive_lifetime(settings: dict[str, _Setting]) -> list[str]:
+    """TorchServe: keys whose lifetime is no number live for an hour. Says so, and drops it."""
+    name = "token_expiration_min"
+    try:
+        if name in settings:
+            _read(name, settings[name], Path())
+        return []
+    except ConfigError as error:
+        del settings[name]
+        return [f"{error}; keys live for 60 minutes"]
 
 
 def _read(name: str, setting: _Setting, cwd: Path) -> Any:

@@ -19,6 +19,7 @@ from torchkeep.runtime.snapshot import SavedModel, parse_models
 T = TypeVar("T")
 D = TypeVar("D")
 
+_ASCII_I = re.ASCII | re.IGNORECASE
 _MAX_INT = 2**31 - 1  # Java's, so that a file which TorchServe refuses is refused here too
 
 
@@ -103,7 +104,8 @@ def _boolean(text: str) -> bool:
 
 
 def _number(text: str) -> float:
-    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", text, re.ASCII):
+    # TorchServe: below zero too, and with blanks around it
+    if not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?\s*", text, _ASCII_I):
         raise ValueError(f'For input string: "{text}"')
     return float(text)
 
@@ -186,7 +188,7 @@ TEXT: Parser[str | None] = Parser("text", lambda text: text or None)
 WORDS: Parser[str] = Parser("text", lambda text: text)
 PATH: Parser[Path | None] = Parser("a path", lambda text: Path(text) if text else None)
 BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
-NUMBER: Parser[float] = Parser("a number from 0 up", _number)
+NUMBER: Parser[float] = Parser("a number", _number)
 COUNT = whole_number()
 AT_LEAST_ONE = whole_number(minimum=1)
 PORT = whole_number(maximum=MAX_PORT)

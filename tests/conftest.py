@@ -84,6 +84,7 @@ class Server:
         launcher: Sequence[str] = (),
         snapshots: bool = False,
         restart: "Server | None" = None,
+        asks_for_keys: bool = False,
     ) -> None:
         """`restart` is one that has ended: this one has its addresses, from its snapshot."""
         self.workdir = workdir
@@ -111,7 +112,8 @@ class Server:
             "--start",
             "--foreground",
         ]
-        command += ["--model-store", str(store), "--disable-token-auth", *args]
+        command += ["--model-store", str(store)]
+        command += args if asks_for_keys else ["--disable-token-auth", *args]
         if restart is None:
             command += ["--ts-config", str(properties)]
         else:
@@ -155,9 +157,20 @@ class Server:
             poll(lambda model=model: self._ready(model), f"{model} ready\n{self.log_text()}")
 
     def _ready(self, model: str) -> bool:
-        status, _, body = self.request("GET", f"/models/{model}", port="management")
+        key = self.keys.get("management")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        status, _, body = self.request("GET", f"/models/{model}", None, headers, "management")
         workers = json.loads(body)[0]["workers"] if status == 200 else []
         return bool(workers) and all(worker["status"] == "READY" for worker in workers)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys it asks for now, by what they are for; none where it asks for none."""
+        try:
+            entries = json.loads((self.workdir / "key_file.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return {kind: entry["key"] for kind, entry in entries.items()}
 
     def workers(self, model: str) -> list[dict[str, Any]]:
         _, _, body = self.request("GET", f"/models/{model}", port="management")
@@ -221,6 +234,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         snapshots: bool = False,
         restart: Server | None = None,
         is_expected_to_start: bool = True,
+        asks_for_keys: bool = False,
     ) -> Server:
         workdir = (home or tmp_path) / f"server{len(servers)}"
         workdir.mkdir()
@@ -234,6 +248,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             launcher,
             snapshots,
             restart,
+            asks_for_keys,
         )
         servers.append(server)
         if is_expected_to_start:

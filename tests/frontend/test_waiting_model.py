@@ -13,6 +13,7 @@ from sealing import KEY_ID, Keys, mar_bytes, write_sealed
 from torchkeep.frontend import registry as registry_module
 from torchkeep.frontend import waiting_model
 from torchkeep.frontend.app import ApiSettings, inference_app, management_app
+from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.served_model import WorkerGround
@@ -78,7 +79,8 @@ def registry(tmp_path: Path, memory: Path, keys: LateKeys) -> ModelRegistry:
         1000,
         ThreadPlan(usable_cores()),
     )
-    return ModelRegistry(store, ground, ModelDefaults(workers_at_startup=0))
+    installer = Installer(ground.zygote, {}, is_allowed=False)
+    return ModelRegistry(store, ground, ModelDefaults(workers_at_startup=0), installer)
 
 
 @pytest.fixture

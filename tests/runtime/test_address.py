@@ -56,3 +56,17 @@ def test_what_a_listener_asks_of_an_address() -> None:
     assert parse_address("https://h", 1, 2).is_tls
     assert not parse_address("http://h", 1, 2).is_tls
     assert parse_address("unix:/a", 1, 2).is_unix
+
+
+@pytest.mark.parametrize(
+    "text", ["http://127.0.0.1", "http://127.9.9.9", "https://LOCALHOST", "unix:/a"]
+)
+def test_addresses_that_only_this_machine_reaches(text: str) -> None:
+    assert parse_address(text, 1, 2).is_local
+
+
+@pytest.mark.parametrize(
+    "text", ["http://0.0.0.0", "http://10.0.0.1", "http://h", "http://127.0.0.1.example.org"]
+)
+def test_addresses_that_others_may_reach(text: str) -> None:
+    assert not parse_address(text, 1, 2).is_local

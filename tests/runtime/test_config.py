@@ -284,7 +284,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("initial_worker_port=65536", 'For input string: "65536"'),
         ("grpc_inference_port=" + "1" * 5000, 'For input string: "1'),
         ("enable_metrics_api=yes", 'For input string: "yes"'),
-        ("token_expiration_min=-1", 'For input string: "-1"'),
         ("inference_address=ftp://x", "Invalid binding address: ftp://x"),
         ("metrics_address=http://h:65536", "Invalid port number: http://h:65536"),
         ("blacklist_env_vars=(", "Invalid regular expression: ("),
@@ -367,8 +366,58 @@ def test_keys_set_in_vain_are_named(files: Files) -> None:
 
 def test_what_is_not_served_yet() -> None:
     assert "gRPC" in Config().not_served
-    assert "token authorization" in Config().not_served
-    assert "token authorization" not in Config(disable_token_authorization=True).not_served
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("0.5", 0.5), ("-1", -1), ("1e1", 10), (".5", 0.5), ("2.", 2), (" 2", 2), ("1E+2", 100)],
+)
+def test_how_long_keys_live(files: Files, text: str, minutes: float) -> None:
+    config = files.load(f"token_expiration_min=\\{text}")
+    assert config.token_expiration_min == minutes
+    assert config.warnings == []
+    assert config.no_effect == []
+
+
+@pytest.mark.parametrize("text", ["abc", "", "NaN", "1_0", "1,5"])
+def test_keys_whose_lifetime_is_no_number_live_for_an_hour(files: Files, text: str) -> None:
+    config = files.load("job_queue_size=1", f"token_expiration_min={text}")
+    assert config.token_expiration_min == 60
+    (warning,) = config.warnings
+    assert warning == (
+        f'For input string: "{text}" (config.properties, line 2: token_expiration_min must be a '
+        "number); keys live for 60 minutes"
+    )
+
+
+@pytest.mark.parametrize("name", ["disable_token_authorization", "enable_model_api"])
+@pytest.mark.parametrize(
+    ("in_file", "flag", "variable", "value"),
+    [
+        (None, False, None, False),
+        ("true", False, None, True),
+        ("TRUE", False, None, True),
+        ("false", True, None, True),
+        ("false", False, "true", True),
+        ("true", False, "false", False),
+        (None, True, "false", False),
+    ],
+)
+def test_flags_can_only_switch_on_and_the_environment_has_the_last_word(
+    files: Files,
+    name: str,
+    in_file: str | None,
+    flag: bool,
+    variable: str | None,
+    value: bool,
+) -> None:
+    lines = ["enable_envvars_config=true"] + ([f"{name}={in_file}"] if in_file else [])
+    environ = {f"TS_{name.upper()}": variable} if variable else {}
+    flags = Flags(
+        disable_token_auth=flag and name == "disable_token_authorization",
+        enable_model_api=flag and name == "enable_model_api",
+    )
+    assert getattr(files.load(*lines, environ=environ, flags=flags), name) is value
 
 
 def test_the_password_is_in_no_representation() -> None:

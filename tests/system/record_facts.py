@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import raw_http
 from archives import build_archives
-from cases import SCENARIOS, Scenario, ask
+from cases import SCENARIOS, Scenario, ask, with_keys
 
 FACTS = Path(__file__).with_name("facts.json")
 STARTUP_S = 120
@@ -42,18 +42,20 @@ def main(reference: Path, names: list[str]) -> None:
             store = Path(scratch, "store")
             build_archives(store, scenario.archives)
             with torchserve(reference, scenario, Path(scratch)) as (inference, management):
-                facts[scenario.name] = ask_all(scenario, inference, management)
+                facts[scenario.name] = ask_all(scenario, inference, management, Path(scratch))
         write(facts)
         report(f"{scenario.name}: {len(scenario.cases)} cases, {time.monotonic() - started:.0f} s")
 
 
-def ask_all(scenario: Scenario, inference: str, management: str) -> dict[str, object]:
+def ask_all(
+    scenario: Scenario, inference: str, management: str, scratch: Path
+) -> dict[str, object]:
     answers: dict[str, object] = {}
     for case in scenario.cases:
         if case.name in answers:
             raise SystemExit(f"{scenario.name} holds {case.name!r} twice")
         base_url = inference if case.port == "inference" else management
-        answer = ask(case, base_url, raw_http)
+        answer = ask(with_keys(case, keys_in(scratch)), base_url, raw_http)
         for _ in range(5):
             if answer["status"] not in case.repeat_while:
                 break
@@ -95,19 +97,32 @@ def torchserve(reference: Path, scenario: Scenario, scratch: Path) -> Iterator[t
         )
         try:
             inference, management = config["inference_address"], config["management_address"]
-            wait_until_ready(inference, management, scenario)
+            wait_until_ready(inference, management, scenario, scratch)
             yield inference, management
         finally:
             stop(process)
 
 
-def wait_until_ready(inference: str, management: str, scenario: Scenario) -> None:
+def keys_in(scratch: Path) -> dict[str, str]:
+    """What is in the key file of a server that asks for keys."""
+    try:
+        entries = json.loads((scratch / "key_file.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # TorchServe's is empty for a moment
+        return {}
+    return {kind: entry["key"] for kind, entry in entries.items()}
+
+
+def wait_until_ready(inference: str, management: str, scenario: Scenario, scratch: Path) -> None:
     deadline = time.monotonic() + STARTUP_S
     names = [Path(model).stem for model in scenario.models]
     while time.monotonic() < deadline:
         try:
-            fetch(f"{inference}/ping")
-            described = [json.loads(fetch(f"{management}/models/{name}")) for name in names]
+            keys = keys_in(scratch)
+            fetch(f"{inference}/ping", keys.get("inference"))
+            described = [
+                json.loads(fetch(f"{management}/models/{name}", keys.get("management")))
+                for name in names
+            ]
             workers = [worker for models in described for worker in models[0]["workers"]]
             if all(worker["status"] == "READY" for worker in workers) and len(workers) >= len(
                 names
@@ -119,8 +134,9 @@ def wait_until_ready(inference: str, management: str, scenario: Scenario) -> Non
     raise SystemExit("TorchServe did not start")
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as response:
+def fetch(url: str, key: str | None) -> bytes:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    with urllib.request.urlopen(request, timeout=10) as response:
         return bytes(response.read())
 
 

@@ -7,7 +7,8 @@ Deliberate differences, each marked at its case in cases.py:
 - texts of TorchServe's JSON library are not imitated;
 - an archive that writes outside its directory is refused as invalid (400), with the reason;
 - a piece of a stream with an error code, or for a request that is not in the batch, costs the
-  worker nothing; a line break in a header fails; a stream of status 400 or more is complete.
+  worker nothing; a line break in a header fails; a stream of status 400 or more is complete;
+- only a path that begins with /token renews a key, so that a model may be named tokenizer.
 """
 
 import importlib.util
@@ -63,13 +64,14 @@ def test_answers_are_those_of_torchserve(
         store=store,
         config=scenario.config,
         args=list(scenario.args),
+        asks_for_keys=scenario.asks_for_keys,
     )
     server.wait_until_ready(*(Path(model).stem for model in scenario.models))
     found = []
     for case in scenario.cases:
         base_url = server.inference if case.port == "inference" else server.management
         try:
-            ours = cases.ask(case, base_url, raw_http)
+            ours = cases.ask(cases.with_keys(case, server.keys), base_url, raw_http)
         except OSError as error:
             found.append(f"{case.name}: {error!r}, TorchServe answered")
             continue

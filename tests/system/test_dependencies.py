@@ -1,0 +1,234 @@
+"""requirements.txt and useVenv of an archive: contract/archive_and_handler.md §3 as tests.
+
+The packages are wheels made here, and every requirements.txt forbids to look elsewhere.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchkeep.runtime.kernel import kernel_layers
+
+HANDLER = """
+import json, os, sys
+import yaml
+
+def handle(data, context):
+    if data is None:
+        return None
+    try:
+        import greeting
+        found = [greeting.WORD, os.path.dirname(greeting.__file__)]
+    except ImportError:
+        found = None
+    return [{"greeting": found, "prefix": sys.prefix, "model_dir": os.getcwd()} for _ in data]
+"""
+ALLOWED = {"install_py_dep_per_model": "true"}
+WHEEL = "greeting-1.0-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def pip_home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where pip is, which the environment of the tests may lack."""
+    if find_spec("pip") is not None:
+        return ""
+    venv = tmp_path_factory.mktemp("pip") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    for other in packages.iterdir():
+        assert other.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils", "dist"))
+    return str(packages)
+
+
+def write_wheel(path: Path, word: str) -> None:
+    info = "greeting-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("greeting.py", f"WORD = {word!r}\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    wheels, store = tmp_path / "wheels", tmp_path / "store"
+    wheels.mkdir()
+    store.mkdir()
+    write_wheel(wheels / WHEEL, "hello")
+    offline = f"--no-index\n--find-links {wheels}\n"
+    write_model(store, "good", f"{offline}greeting\n")
+    write_model(store, "bad", f"{offline}nobody-has-this\n")
+    write_model(store, "missing", None)
+    write_model(store, "venv_good", f"{offline}greeting\n", "useVenv: true\n")
+    write_model(store, "venv_bad", f"{offline}nobody-has-this\n", "useVenv: true\n")
+    return store
+
+
+def write_model(
+    store: Path, name: str, requirements: str | None, config: str = "", is_directory: bool = False
+) -> None:
+    """A model whose manifest names a requirements.txt; None: which is not there."""
+    model = {"modelName": name, "handler": "h.py", "requirementsFile": "requirements.txt"}
+    files = {"h.py": HANDLER}
+    if requirements is not None:
+        files["requirements.txt"] = requirements
+    if config:
+        model["configFile"] = "model-config.yaml"
+        files["model-config.yaml"] = config
+    files["MAR-INF/MANIFEST.json"] = json.dumps({"model": model})
+    if is_directory:
+        for path, text in files.items():
+            (store / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (store / name / path).write_text(text)
+        return
+    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def serve(server_factory: Callable[..., Any], store: Path, pip_home: str) -> Callable[..., Any]:
+    def serve(config: dict[str, str] | None = None, models: list[str] | None = None) -> Any:
+        paths = [path for path in (pip_home, os.environ.get("PYTHONPATH")) if path]
+        env = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+        return server_factory(models, store, config, env=env)
+
+    return serve
+
+
+def register(server: Any, url: str) -> tuple[int, Any]:
+    path = f"/models?url={url}&initial_workers=1&synchronous=true"
+    status, _, body = server.request("POST", path, port="management", timeout_s=120)
+    return status, json.loads(body)
+
+
+def predict(server: Any, model: str) -> Any:
+    status, _, body = server.request("GET", f"/predictions/{model}")
+    assert status == 200
+    return json.loads(body)
+
+
+def unpacked(server: Any) -> list[Path]:
+    return [path.parent for path in (server.temp / "models").glob("*/MAR-INF")]
+
+
+def test_listed_packages_are_installed_beside_the_model(serve: Callable[..., Any]) -> None:
+    server = serve(ALLOWED)
+    assert register(server, "good.mar")[0] == 200
+    answer = predict(server, "good")
+    (directory,) = unpacked(server)
+    assert answer["greeting"] == ["hello", str(directory)]
+    assert answer["model_dir"] == str(directory)
+    server.request("DELETE", "/models/good", port="management")
+    assert unpacked(server) == []
+
+
+def test_an_archive_may_hold_the_packages_it_lists(serve: Callable[..., Any], store: Path) -> None:
+    write_model(store, "own", f"--no-index\n./{WHEEL}\n")
+    with zipfile.ZipFile(store / "own.mar", "a") as archive:
+        archive.write(store.parent / "wheels" / WHEEL, WHEEL)
+        archive.writestr("pip.py", "raise SystemExit('this is no pip')")
+    server = serve(ALLOWED)
+    assert register(server, "own.mar")[0] == 200
+    assert predict(server, "own")["greeting"][0] == "hello"
+
+
+def test_without_leave_nothing_is_installed(serve: Callable[..., Any]) -> None:
+    server = serve()
+    for model in ("good", "bad", "missing"):
+        assert register(server, f"{model}.mar")[0] == 200
+        assert predict(server, model)["greeting"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("bad", "No matching distribution found for nobody-has-this"),
+        ("missing", "Could not open requirements file"),
+        ("venv_bad", "No matching distribution found for nobody-has-this"),
+    ],
+)
+def test_a_failed_installation_fails_the_registration_and_leaves_nothing(
+    serve: Callable[..., Any], store: Path, model: str, reason: str
+) -> None:
+    server = serve(ALLOWED)
+    status, answer = register(server, f"{model}.mar")
+    assert status == 400
+    assert answer == {
+        "code": 400,
+        "type": "ModelException",
+        "message": f"Custom pip package installation failed for model {model}",
+    }
+    server.wait_for_lines(reason, f"{model}: pip could not install requirements.txt")
+    assert unpacked(server) == []
+    # TorchServe keeps the model, and refuses the corrected archive as a conflict
+    assert server.request("GET", f"/models/{model}", port="management")[0] == 404
+    write_model(store, model, f"--no-index\n--find-links {store.parent / 'wheels'}\ngreeting\n")
+    assert register(server, f"{model}.mar")[0] == 200
+
+
+def test_a_virtual_environment_has_the_servers_packages_and_its_own(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve(ALLOWED)
+    assert register(server, "venv_good.mar")[0] == 200
+    answer = predict(server, "venv_good")
+    (directory,) = unpacked(server)
+    assert answer["prefix"] == str(directory / "venv")
+    word, place = answer["greeting"]
+    assert word == "hello"
+    assert Path(place).parent.parent.parent == directory / "venv"
+    described = server.request("GET", "/models/venv_good", port="management")[2]
+    assert json.loads(described)[0]["useVenv"] is True
+
+
+@pytest.mark.skipif(
+    bool(kernel_layers().missing_for_strict), reason=kernel_layers().missing_for_strict
+)
+@pytest.mark.parametrize("model", ["good", "venv_good"])
+def test_what_was_installed_is_there_in_the_strict_sandbox(
+    serve: Callable[..., Any], model: str
+) -> None:
+    server = serve({**ALLOWED, "sandbox": "strict"})
+    assert register(server, f"{model}.mar")[0] == 200
+    assert predict(server, model)["greeting"][0] == "hello"
+
+
+def test_a_virtual_environment_needs_no_leave(serve: Callable[..., Any]) -> None:
+    server = serve()
+    assert register(server, "venv_bad.mar")[0] == 200
+    answer = predict(server, "venv_bad")
+    assert answer["prefix"].endswith("/venv")
+    assert answer["greeting"] is None
+
+
+@pytest.mark.parametrize("config", ["", "useVenv: true\n"])
+def test_a_directory_that_is_served_in_place_stays_as_it_is(
+    serve: Callable[..., Any], store: Path, config: str
+) -> None:
+    offline = f"--no-index\n--find-links {store.parent / 'wheels'}\n"
+    write_model(store, "folder", f"{offline}greeting\n", config, is_directory=True)
+    before = sorted(store.rglob("*"))
+    server = serve(ALLOWED)
+    assert register(server, "folder")[0] == 200
+    assert predict(server, "folder")["greeting"][0] == "hello"
+    assert [path for path in sorted(store.rglob("*")) if "__pycache__" not in str(path)] == before
+
+
+def test_a_model_of_the_configuration_without_its_packages_is_not_served(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve(ALLOWED, ["bad.mar", "good.mar"])
+    server.wait_until_ready("good")
+    assert "Failed to load model: bad.mar: Custom pip package installation" in server.log_text()
+    assert predict(server, "good")["greeting"][0] == "hello"
