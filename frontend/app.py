@@ -26,6 +26,14 @@ from torchkeep.frontend.inference import Inference
 from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.management import Management
 from torchkeep.frontend.metrics import TEXT_TYPE, Metrics
+from torchkeep.frontend.open_inference import OpenInference
+from torchkeep.frontend.openapi import (
+    Json,
+    inference_document,
+    management_document,
+    metrics_document,
+    shared_document,
+)
 from torchkeep.frontend.piece_stream import ClientTooSlow
 from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.responses import (
@@ -33,6 +41,7 @@ from torchkeep.frontend.responses import (
     Reply,
     StreamedReply,
     error_reply,
+    json_reply,
     with_common_headers,
 )
 from torchkeep.runtime.messages import Body, Prediction
@@ -45,6 +54,7 @@ class ApiSettings:
     """What the configuration decides about the ports."""
 
     is_model_api_enabled: bool = False
+    is_open_inference_enabled: bool = False
     cors: Cors = field(default_factory=Cors)
 
 
@@ -61,9 +71,9 @@ class Api:
 
     def __init__(self, routers: Sequence[Router], metrics: Metrics, cors: Cors) -> None:
         self._routers = routers
-        self._inference = routers[0] if isinstance(routers[0], Inference) else None
+        self._inference = next((one for one in routers if isinstance(one, Inference)), None)
         self._metrics = metrics
-        self._cors = cors.as_headers()
+        self.cors_headers = cors.as_headers()
 
     def begin(self, exchange: Exchange) -> bool:
         """Take a prediction: its answer comes with its worker's, in the same turn of the loop.
@@ -103,7 +113,7 @@ class Api:
             self._respond(exchange, call, reply)
 
     def _respond(self, exchange: Exchange, call: Call, reply: Reply) -> None:
-        headers = with_common_headers(reply, call.request_id, self._cors)
+        headers = with_common_headers(reply, call.request_id, self.cors_headers)
         exchange.respond(reply.status, reply.reason, headers, reply.body)
         self._metrics.response(reply.status)
 
@@ -134,7 +144,7 @@ class Api:
         return error_reply(error)
 
     def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
-        headers = with_common_headers(reply, call.request_id, self._cors)
+        headers = with_common_headers(reply, call.request_id, self.cors_headers)
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         if reply.reason is not None:
             start["reason"] = reply.reason
@@ -154,8 +164,6 @@ class Api:
                 call.cut(error)
 
     def _route(self, call: Call) -> Awaitable[Reply | StreamedReply]:
-        if not call.segments:
-            raise MethodNotAllowed
         for router in self._routers:
             answer = router.route(call)
             if answer is not None:
@@ -165,6 +173,26 @@ class Api:
 
 def _body(body: Body, is_last: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": not is_last}
+
+
+class ApiDescription:
+    """A port's OpenAPI document. The first router of each port: who asks needs no key."""
+
+    def __init__(self, document: Json) -> None:
+        self._document = document
+
+    def route(self, call: Call) -> Awaitable[Reply] | None:
+        """OPTIONS of the root, or the old path of its own; the root knows nothing else."""
+        if not call.segments:
+            # TorchServe: `//` is no root
+            if call.method != "OPTIONS" or call.scope["path"] != "/":
+                raise MethodNotAllowed
+        elif call.segments != ["api-description"]:
+            return None
+        return self._describe()
+
+    async def _describe(self) -> Reply:
+        return json_reply(self._document)
 
 
 class MetricsPage:
@@ -184,18 +212,26 @@ class MetricsPage:
 
 def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `inference_address`."""
-    return Api([Inference(registry, metrics)], metrics, settings.cors)
+    routers: list[Router] = [
+        ApiDescription(inference_document()),
+        Inference(registry, metrics),
+        *_open_inference(settings),
+    ]
+    return Api(routers, metrics, settings.cors)
 
 
 def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `management_address`."""
-    management = Management(registry, settings.is_model_api_enabled)
-    return Api([management], metrics, settings.cors)
+    routers: list[Router] = [
+        ApiDescription(management_document()),
+        Management(registry, settings.is_model_api_enabled),
+    ]
+    return Api(routers, metrics, settings.cors)
 
 
 def metrics_app(metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `metrics_address`."""
-    return Api([MetricsPage(metrics)], metrics, settings.cors)
+    return Api([ApiDescription(metrics_document()), MetricsPage(metrics)], metrics, settings.cors)
 
 
 def shared_app(
@@ -203,9 +239,15 @@ def shared_app(
 ) -> ASGIApp:
     """What listens where inference and management have one address."""
     routers: list[Router] = [
+        ApiDescription(shared_document()),
         Inference(registry, metrics),
+        *_open_inference(settings),
         Management(registry, settings.is_model_api_enabled),
     ]
     if with_metrics:
         routers.append(MetricsPage(metrics))
     return Api(routers, metrics, settings.cors)
+
+
+def _open_inference(settings: ApiSettings) -> list[OpenInference]:
+    return [OpenInference()] if settings.is_open_inference_enabled else []

@@ -253,6 +253,7 @@ def _listeners(
 ) -> list[Listener]:
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
+        is_open_inference_enabled=config.ts_open_inference_protocol,
         cors=Cors(
             config.cors_allowed_origin or "",
             config.cors_allowed_methods or "",

@@ -88,6 +88,7 @@ class Config:
     enable_model_api: bool = key(BOOLEAN, False)
     disable_token_authorization: bool = key(BOOLEAN, False)
     initial_worker_port: int = key(PORT, 9000)
+    ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
@@ -127,7 +128,6 @@ class Config:
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
     ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
-    ts_open_inference_protocol: bool = key(OIP, False, has_effect=False, always_from_env=True)
     token_expiration_min: float = key(
         NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN", has_effect=False
     )

@@ -257,6 +257,36 @@ def test_expect_continue_is_answered_before_the_body(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_other_expectations_get_417(run: Any, body: bytes) -> None:
+    async def main() -> None:
+        app = Echo()
+        async with listening(app) as listener, connected(listener) as client:
+            head = b"PUT / HTTP/1.1\r\nExpect: a miracle\r\ncontent-length: %d\r\n\r\n"
+            client.send(head % len(body))
+            status, headers, _ = await client.response()
+            assert status == b"HTTP/1.1 417 Expectation Failed"
+            assert headers == {b"content-length": b"0"}
+            client.send(b"PUT / HTTP/1.1\r\n\r\n")
+            # Whether a body will come after all, nobody can know.
+            assert await _closes(client) == bool(body)
+        assert len(app.scopes) == (not body)
+
+    run(main())
+
+
+def test_answers_to_malformed_http_have_cors_headers(run: Any) -> None:
+    async def main() -> None:
+        app = Echo()
+        app.cors_headers = [(b"access-control-allow-origin", b"*")]  # type: ignore[attr-defined]
+        async with listening(app) as listener, connected(listener) as client:
+            client.send(b"what is this\r\n\r\n")
+            _, headers, _ = await client.response()
+            assert headers[b"access-control-allow-origin"] == b"*"
+
+    run(main())
+
+
 def test_expect_continue_with_too_large_a_length_gets_413_at_once(run: Any) -> None:
     async def main() -> None:
         async with listening(Echo()) as listener, connected(listener) as client:
