@@ -433,18 +433,19 @@ def test_a_first_piece_that_no_head_can_carry_is_an_error(
     assert ask(app, "POST", "/predictions/m").json["message"] == "Worker died."
 
 
+@pytest.mark.parametrize("path", ["/predictions/m", "/m/predict", "/v1/models/m:predict"])
 def test_latency_is_that_of_the_last_piece(
-    ask: Any, app: Any, registry: FakeRegistry, metrics: Metrics
+    ask: Any, app: Any, registry: FakeRegistry, metrics: Metrics, path: str
 ) -> None:
     latency = 'ts_inference_latency_microseconds{model_name="m",model_version="default",'
     streaming(registry.model, b"one ")
     registry.model.answer = WorkerFailed(500, "Worker died.")
-    ask(app, "POST", "/predictions/m")
+    ask(app, "POST", path)
     text = metrics.text().decode()
     assert latency not in text
     assert 'Requests2XX{Level="Host",Hostname="host",} 1.0' in text
     registry.model.answer = None
-    ask(app, "POST", "/predictions/m")
+    ask(app, "POST", path)
     assert latency in metrics.text().decode()
 
 

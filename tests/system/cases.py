@@ -574,6 +574,13 @@ LIMITS = Scenario(
             raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
             b"Expect: something\r\nContent-Length: 0\r\n\r\n",
         ),
+        infer(
+            "expect something else with a body",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: something\r\nContent-Length: 3\r\n\r\nabc",
+            deliberate="the connection closes: nobody can know whether the body will come",
+        ),
         infer("json not decoded", ECHO, b"[1]", JSON),
         infer("text not decoded", ECHO, b"text", "text/plain"),
     ],
@@ -712,6 +719,8 @@ DESCRIPTIONS = Scenario(
               ("OPTIONS", "/echo/predict"), ("OPTIONS", "/echo/1.0/predict"),
               ("OPTIONS", "/invocations"), ("OPTIONS", "/invocations?model_name=echo"),
               ("OPTIONS", "/unknown"))),
+        infer("OPTIONS *", "*", method="OPTIONS",
+              deliberate="405, as for any path that is none: TorchServe's own error shows"),
         *(manage(f"{method} {path} on management", method, path)
           for method, path in (
               ("OPTIONS", "/"), ("OPTIONS", "/models/echo"), ("OPTIONS", "/models/echo/9.9"),
