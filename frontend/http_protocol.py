@@ -198,6 +198,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_head = True
         if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
             raise ValueError("the head of the request is too large")
+        if not self.headers and self.parser.get_http_version() == "0.9":
+            raise ValueError("the request line has no version")
         url = self.url
         if not url.startswith(b"/") and b"://" in url:
             parsed = httptools.parse_url(url)

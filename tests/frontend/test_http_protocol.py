@@ -179,6 +179,7 @@ def test_line_break_in_a_header_is_never_written(run: Any) -> None:
     "garbage",
     [
         b"hello\r\n\r\n",
+        b"GET /\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",

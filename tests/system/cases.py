@@ -765,6 +765,57 @@ CORS = Scenario(
 )  # fmt: skip
 
 
+HOST = b"Host: localhost\r\n"
+AMBIGUOUS = "400: proxies in front of us might read it otherwise"
+NO_PATH = "4XX: TorchServe's own error shows"
+ROOMY = "our limit is 64 KiB"
+MALFORMED = Scenario(
+    "malformed requests",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        infer(title, ECHO, raw=raw, deliberate=why)
+        for title, raw, why in (
+            ("length that is no number", b"POST /ping HTTP/1.1\r\nContent-Length: x\r\n\r\n", None),
+            ("negative length", b"POST /ping HTTP/1.1\r\nContent-Length: -1\r\n\r\n", AMBIGUOUS),
+            ("two lengths", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", None),
+            ("one length twice", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na", None),
+            ("length and chunks", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", AMBIGUOUS),
+            ("bad chunk", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", None),
+            ("header without a colon", b"GET /ping HTTP/1.1\r\nHost localhost\r\n\r\n", None),
+            ("header without a name", b"GET /ping HTTP/1.1\r\n: x\r\n\r\n", None),
+            ("blank before a colon", b"GET /ping HTTP/1.1\r\nHost : localhost\r\n\r\n", None),
+            ("blank in a name", b"GET /ping HTTP/1.1\r\nX Y: z\r\n\r\n", None),
+            ("null in a value", b"GET /ping HTTP/1.1\r\nX: a\0b\r\n\r\n", None),
+            ("folded header", b"GET /ping HTTP/1.1\r\nX: a\r\n b\r\n\r\n", AMBIGUOUS),
+            ("no version", b"GET /ping\r\n\r\n", None),
+            ("version 2", b"GET /ping HTTP/2.0\r\n\r\n", None),
+            ("another protocol", b"GET /ping FTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("no host", b"GET /ping HTTP/1.1\r\n\r\n", None),
+            ("whole url", b"GET http://localhost/ping?a=1 HTTP/1.1\r\n\r\n",
+             "its path counts, as HTTP demands; TorchServe: 404"),
+            ("path without a slash", b"GET ping HTTP/1.1\r\n\r\n", NO_PATH),
+            ("method in small letters", b"get /ping HTTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("empty lines first", b"\r\n\r\nGET /ping HTTP/1.1\r\n\r\n", None),
+            ("line feeds alone", b"GET /ping HTTP/1.1\nHost: localhost\n\n", AMBIGUOUS),
+            ("null in the path", b"GET /ping%00 HTTP/1.1\r\n\r\n", None),
+            ("bytes in the path", b"GET /p\xc3\xa4 HTTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("long path", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", ROOMY),
+            ("long header", b"GET /ping HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", ROOMY),
+            ("upgrade",
+             b"GET /ping HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", None),
+            ("connect", b"CONNECT localhost:80 HTTP/1.1\r\n\r\n", NO_PATH),
+            ("trace", b"TRACE /ping HTTP/1.1\r\n\r\n", None),
+        )
+    ],
+)  # fmt: skip
+
+
 def instances(*values: object, **more: object) -> bytes:
     return json.dumps({"instances": list(values), **more}).encode()
 
@@ -1210,7 +1261,7 @@ SCENARIOS = [
     REQUESTS, REPLIES, FAILURES, DEATHS, LOAD_FAILURES, ENTRY_POINTS, CLASSES, TENSOR, RESNET,
     ROUTES, OTHER_ROUTES, LIMITS, MODELS, FORMS, BROKEN_ARCHIVES, BATCHES, NO_MODEL_API,
     STREAMS, STREAM_BATCHES, EXPLANATIONS, PORT_PATHS, ONE_MODEL, OPEN_INFERENCE, DESCRIPTIONS,
-    CORS, ENVELOPE_KSERVE, ENVELOPE_JSON, ENVELOPE_BODY, ENVELOPE_KSERVE_V2, TICKETS,
+    CORS, MALFORMED, ENVELOPE_KSERVE, ENVELOPE_JSON, ENVELOPE_BODY, ENVELOPE_KSERVE_V2, TICKETS,
 ]  # fmt: skip
 
 
