@@ -28,6 +28,14 @@ from torchkeep.frontend.inference import Inference
 from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.management import Management
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.open_inference import OpenInference
+from torchkeep.frontend.openapi import (
+    Json,
+    inference_document,
+    management_document,
+    metrics_document,
+    shared_document,
+)
 from torchkeep.frontend.piece_stream import ClientTooSlow
 from torchkeep.frontend.prometheus import TEXT_TYPE
 from torchkeep.frontend.registry import ModelRegistry
@@ -36,6 +44,7 @@ from torchkeep.frontend.responses import (
     Reply,
     StreamedReply,
     error_reply,
+    json_reply,
     with_common_headers,
 )
 from torchkeep.runtime.messages import Body, Prediction
@@ -49,6 +58,7 @@ class ApiSettings:
 
     is_model_api_enabled: bool = False
     on_change: Callable[[], Awaitable[None]] | None = None  # of what is served
+    is_open_inference_enabled: bool = False
     cors: Cors = field(default_factory=Cors)
     keys: ApiKeys | None = None  # None: nobody needs one
 
@@ -69,7 +79,7 @@ class Api:
         self._inference = next((one for one in routers if isinstance(one, Inference)), None)
         self._check = next((one for one in routers if isinstance(one, KeyCheck)), None)
         self._metrics = metrics
-        self._cors = cors.as_headers()
+        self.cors_headers = cors.as_headers()
 
     def begin(self, exchange: Exchange) -> bool:
         """Take a prediction: its answer comes with its worker's, in the same turn of the loop.
@@ -111,7 +121,7 @@ class Api:
             self._respond(exchange, call, reply)
 
     def _respond(self, exchange: Exchange, call: Call, reply: Reply) -> None:
-        headers = with_common_headers(reply, call.request_id, self._cors)
+        headers = with_common_headers(reply, call.request_id, self.cors_headers)
         exchange.respond(reply.status, reply.reason, headers, reply.body)
         self._metrics.response(reply.status)
 
@@ -142,7 +152,7 @@ class Api:
         return error_reply(error)
 
     def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
-        headers = with_common_headers(reply, call.request_id, self._cors)
+        headers = with_common_headers(reply, call.request_id, self.cors_headers)
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         if reply.reason is not None:
             start["reason"] = reply.reason
@@ -162,8 +172,6 @@ class Api:
                 call.cut(error)
 
     def _route(self, call: Call) -> Awaitable[Reply | StreamedReply]:
-        if not call.segments:
-            raise MethodNotAllowed
         for router in self._routers:
             answer = router.route(call)
             if answer is not None:
@@ -173,6 +181,26 @@ class Api:
 
 def _body(body: Body, is_last: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": not is_last}
+
+
+class ApiDescription:
+    """A port's OpenAPI document. The first router of each port: who asks needs no key."""
+
+    def __init__(self, document: Json) -> None:
+        self._document = document
+
+    def route(self, call: Call) -> Awaitable[Reply] | None:
+        """OPTIONS of the root, or the old path of its own; the root knows nothing else."""
+        if not call.segments:
+            # TorchServe: `//` is no root
+            if call.method != "OPTIONS" or call.scope["path"] != "/":
+                raise MethodNotAllowed
+        elif call.segments != ["api-description"]:
+            return None
+        return self._describe()
+
+    async def _describe(self) -> Reply:
+        return json_reply(self._document)
 
 
 class MetricsPage:
@@ -192,13 +220,19 @@ class MetricsPage:
 
 def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `inference_address`."""
-    routers = [*_checks(settings.keys, "inference"), Inference(registry, metrics)]
+    routers: list[Router] = [
+        ApiDescription(inference_document()),  # which needs no key
+        *_checks(settings.keys, "inference"),
+        Inference(registry, metrics),
+        *_open_inference(settings),
+    ]
     return Api(routers, metrics, settings.cors)
 
 
 def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `management_address`."""
-    routers = [
+    routers: list[Router] = [
+        ApiDescription(management_document()),
         *_renewal(settings.keys),
         *_checks(settings.keys, "management"),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
@@ -208,7 +242,7 @@ def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSetti
 
 def metrics_app(metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `metrics_address`."""
-    return Api([MetricsPage(metrics)], metrics, settings.cors)
+    return Api([ApiDescription(metrics_document()), MetricsPage(metrics)], metrics, settings.cors)
 
 
 def shared_app(
@@ -217,10 +251,12 @@ def shared_app(
     """What listens where inference and management have one address."""
     keys = settings.keys
     # TorchServe asks for both keys in one header, which nobody can show.
-    routers = [
+    routers: list[Router] = [
+        ApiDescription(shared_document()),
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
         Inference(registry, metrics),
+        *_open_inference(settings),
         *_checks(keys, "management"),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
@@ -235,3 +271,7 @@ def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:
 
 def _renewal(keys: ApiKeys | None) -> list[Router]:
     return [] if keys is None else [KeyRenewal(keys)]
+
+
+def _open_inference(settings: ApiSettings) -> list[OpenInference]:
+    return [OpenInference()] if settings.is_open_inference_enabled else []

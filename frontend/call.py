@@ -6,7 +6,7 @@ import re
 import time
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from starlette.types import Receive, Scope
 
@@ -19,6 +19,7 @@ log = logging.getLogger("torchkeep.frontend")
 
 MAX_QUERY_FIELDS = 1000
 BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
+QUERY_FIELD = re.compile(rb"[^&;]+")
 JAVA_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 
 
@@ -34,6 +35,7 @@ class Call:
         self.method: str = scope["method"]
         self.request_id = new_request_id()
         self.started = time.perf_counter()
+        self.model_name = ""  # of the model that answers, once a route has found it
         self._receive = receive
         self._segments: list[str] | None = None
 
@@ -49,11 +51,18 @@ class Call:
         # TorchServe: decoded before it is split, so %2F separates and `//ping` is not /ping
         raw_path: bytes = self.scope.get("raw_path", b"")  # ASGI: optional
         if b"%" in raw_path and (bad := BAD_ESCAPE.search(raw_path)):
-            raise BadEscape(raw_path.decode("latin-1"), bad.start())
+            raise BadEscape(self._target, bad.start())
         segments: list[str] = self.scope["path"].split("/")
         while segments and not segments[-1]:
             segments.pop()
         return segments[1:]
+
+    @property
+    def _target(self) -> str:
+        """Path and query as they were sent."""
+        query: bytes = self.scope["query_string"]
+        path: bytes = self.scope["raw_path"]
+        return (path + b"?" + query if query else path).decode("latin-1")
 
     @property
     def spelled_headers(self) -> list[Header]:
@@ -71,19 +80,29 @@ class Call:
     @cached_property
     def query(self) -> dict[str, str]:
         """Query parameters; of a repeated one the first counts, as in TorchServe."""
-        return dict(reversed(self._query_fields))
+        return dict(reversed(self.query_fields))
 
     @cached_property
-    def _query_fields(self) -> list[tuple[str, str]]:
-        text = self.scope["query_string"].decode("utf-8", "replace")
-        try:
-            return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
-        except ValueError as error:
-            raise BadRequest("Too many query parameters.") from error
+    def query_fields(self) -> list[tuple[str, str]]:
+        """Names and values, in order. Raises BadEscape, and BadRequest for very many."""
+        query: bytes = self.scope["query_string"]
+        fields = []
+        # TorchServe: a semicolon separates too, and a hash ends it all
+        for match in QUERY_FIELD.finditer(query.partition(b"#")[0]):
+            if bad := BAD_ESCAPE.search(match[0]):
+                start = self._target.index("?") + 1
+                raise BadEscape(self._target, start + match.start() + bad.start())
+            # TorchServe: equal signs before a name are skipped
+            name, _, value = match[0].lstrip(b"=").partition(b"=")
+            if name:
+                fields.append((_unquoted(name), _unquoted(value)))
+        if len(fields) > MAX_QUERY_FIELDS:
+            raise BadRequest("Too many query parameters.")
+        return fields
 
     def query_values(self, name: str) -> list[str]:
         """All values of a query parameter that may be repeated."""
-        return [value for other, value in self._query_fields if other == name]
+        return [value for other, value in self.query_fields if other == name]
 
     def query_optional_integer(self, name: str) -> int | None:
         """TorchServe: an integer that does not parse is as good as none."""
@@ -134,6 +153,10 @@ class Call:
     def _exchange(self) -> Exchange | None:
         exchange: Exchange | None = self.scope.get("extensions", {}).get(EXCHANGE)
         return exchange
+
+
+def _unquoted(text: bytes) -> str:
+    return unquote_plus(text.decode("utf-8", "replace"))
 
 
 class Abandoning:

@@ -135,15 +135,15 @@ class IndexOutOfBounds(RequestError):
 
 
 class BadEscape(RequestError):
-    """A percent sign in the path that no two hexadecimal digits follow."""
+    """A percent sign in path or query that no two hexadecimal digits follow."""
 
-    def __init__(self, path: str, index: int) -> None:
-        digits = path[index + 1 : index + 3]
+    def __init__(self, target: str, index: int) -> None:
+        digits = target[index + 1 : index + 3]
         # TorchServe: in the words of its HTTP library
         super().__init__(
-            f"invalid hex byte '{digits}' at index {index + 1} of '{path}'"
-            if len(digits) == 2
-            else f"unterminated escape sequence at index {index} of: {path}"
+            f"invalid hex byte '{digits}' at index {index + 1} of '{target}'"
+            if len(digits) == 2 and not set(digits) & set("?&;#")
+            else f"unterminated escape sequence at index {index} of: {target}"
         )
 
 

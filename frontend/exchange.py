@@ -5,6 +5,7 @@ import logging
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -239,10 +240,10 @@ class Refusal:
     closes: bool = True
 
 
-def refusal(error: Exception) -> Refusal:
+def refusal(error: Exception, cors: Sequence[Header] = ()) -> Refusal:
     """Error JSON that ends the connection."""
     reply = error_reply(error)
-    headers = with_common_headers(reply, new_request_id(), ())
+    headers = with_common_headers(reply, new_request_id(), cors)
     headers.append((b"content-length", b"%d" % len(reply.body)))
     headers.append((b"connection", b"close"))
     return Refusal(response_head(reply.status, None, headers)[:-2], bytes(reply.body))

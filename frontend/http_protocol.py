@@ -6,7 +6,7 @@ a buffer and a timer instead of a task, and `receive` never waits.
 
 An application may have a method `begin(exchange) -> bool` that takes a request without a task,
 and calls `exchange.respond` when the answer is there; whatever it does not take is asked of it
-as ASGI has it.
+as ASGI has it. Its `cors_headers`, if it has any, are on our own error answers too.
 
 A connection moves through these states; one deadline guards whichever it is in:
 
@@ -17,7 +17,7 @@ A connection moves through these states; one deadline guards whichever it is in:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote
@@ -40,6 +40,7 @@ MAX_OVERHEAD = 16  # bytes of chunk framing per byte of body, before it is an at
 LINGER_S = 2.0  # how long a refused client may still read our answer
 
 TOO_LARGE = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
+UNEXPECTED = b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.access_lines = server_state.access_log
         self.stall_s = server_state.limits.body_s
         self._begin: Callable[[Exchange], bool] | None = getattr(self.app, "begin", None)
+        self._cors: Sequence[Header] = getattr(self.app, "cors_headers", ())
         self.parser = _new_parser(self)
         self._active: Exchange | None = None
         self._waiting: deque[Exchange | Refusal] = deque()  # pipelined, in order
@@ -98,6 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_bytes: int
         self._message_bytes: int  # all of it, as it came
         self._announced_bytes: int
+        self._expects_more: bool
         self._has_head: bool
         self._skips_body: bool
         self._start_message()
@@ -122,7 +125,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._ignore_upgrade()
             except httptools.HttpParserError as error:
                 log.debug("malformed HTTP: %s", type(error).__name__)
-                self._refuse(refusal(BadRequest("Invalid HTTP message.")))
+                self._refuse(refusal(BadRequest("Invalid HTTP message."), self._cors))
                 return
         if self._begun + was_receiving == 1:
             self._message_bytes += len(data)  # of one request; a mixture goes uncounted once
@@ -183,8 +186,9 @@ class HttpProtocol(HttpToolsProtocol):
         lower = name.lower()
         if lower == b"content-length":
             self._announced_bytes = int(value)
-        elif lower == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+        elif lower == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+            self._expects_more = not self.expect_100_continue
         self._spelled.append((name, value))
         self.headers.append((lower, value))
 
@@ -194,6 +198,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_head = True
         if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
             raise ValueError("the head of the request is too large")
+        if not self.headers and self.parser.get_http_version() == "0.9":
+            raise ValueError("the request line has no version")
         url = self.url
         if not url.startswith(b"/") and b"://" in url:
             parsed = httptools.parse_url(url)
@@ -219,6 +225,9 @@ class HttpProtocol(HttpToolsProtocol):
             # TorchServe keeps the connection and skips the body. After `Expect` nobody can
             # know whether the body will come, and guessing wrong would read it as a request.
             self._skip_body(Refusal(TOO_LARGE, closes=self.expect_100_continue))
+        elif self._expects_more:
+            is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
+            self._skip_body(Refusal(UNEXPECTED, closes=is_chunked or self._announced_bytes > 0))
         elif self.expect_100_continue and self._active is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -332,7 +341,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_receiving and not self.flow.read_paused:
             overhead = self._message_bytes - self._body_bytes
             if overhead > MAX_HEAD_BYTES + MAX_OVERHEAD * self._body_bytes:
-                self._refuse(refusal(BadRequest("Invalid HTTP message.")))
+                self._refuse(refusal(BadRequest("Invalid HTTP message."), self._cors))
             elif self._has_head:
                 self._arm(self._limits.body_s, self._time_out)
             elif self._on_deadline is None:
@@ -370,7 +379,7 @@ class HttpProtocol(HttpToolsProtocol):
             action()
 
     def _time_out(self) -> None:
-        self._refuse(refusal(RequestTimeout("The request did not arrive in time.")))
+        self._refuse(refusal(RequestTimeout("The request did not arrive in time."), self._cors))
 
     def _give_up(self) -> None:
         """An idle client: nothing to answer. One that has stopped reading is cut off."""
@@ -386,6 +395,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_message(self) -> None:
         self.url = b""
         self.expect_100_continue = False
+        self._expects_more = False  # than to be told to go on
         self.headers = []
         self._spelled = []
         self._chunks = []

@@ -17,6 +17,7 @@ class Job:
 
     __slots__ = (
         "_deliver",
+        "_expiry",
         "_outcome",
         "_waiter",
         "accepted_at",
@@ -35,6 +36,11 @@ class Job:
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def expire_in(self, seconds: float, error: Failure) -> None:
+        """Fail with this error unless the answer, to its last piece, is there by then."""
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self.fail, error)
 
     def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
         """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
@@ -66,6 +72,7 @@ class Job:
         """Nobody waits any more: a job not yet sent to a worker is skipped."""
         self.is_over = True
         self._deliver = None
+        self._forget_expiry()
         if self._waiter is not None:
             self._waiter.cancel()
         if self.stream is not None:
@@ -82,6 +89,7 @@ class Job:
     def answer(self, prediction: Prediction) -> None:
         """The whole answer, or the last piece of it."""
         # The reply may arrive after the client left: then dropping it is the whole clean-up.
+        self._forget_expiry()
         if self.stream is not None:
             self.stream.end(prediction.body)
         elif not self.is_over:
@@ -89,10 +97,16 @@ class Job:
 
     def fail(self, error: Failure) -> None:
         """An error in place of the answer, or of the rest of it."""
+        self._forget_expiry()
         if self.stream is not None:
             self.stream.fail(error)
         elif not self.is_over:
             self._end(error)
+
+    def _forget_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
 
     def _end(self, outcome: Prediction | Failure) -> None:
         self.is_over = True
@@ -126,6 +140,11 @@ class JobQueue:
         if len(self._jobs) >= self.capacity:
             self._jobs = deque(job for job in self._jobs if not job.is_over)
         return len(self._jobs) >= self.capacity
+
+    @property
+    def tickets(self) -> int:
+        """How many jobs there are idle workers for."""
+        return len(self._pulls) - sum(pull.jobs_waiting for pull in self._pulls)
 
     def put(self, job: Job) -> None:
         """Append a job; the caller has looked at `is_full`."""
@@ -185,6 +204,11 @@ class Pull:
         self._batch: list[Job] = []
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def jobs_waiting(self) -> int:
+        """How many of the jobs taken so far still have a client."""
+        return sum(not job.is_over for job in self._batch)
 
     def cancel(self) -> None:
         """Wait no more. What was assembled so far returns to the head of the queue, in order."""

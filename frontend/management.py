@@ -14,6 +14,7 @@ from torchkeep.frontend.errors import (
     ServiceUnavailable,
     WorkerFailed,
 )
+from torchkeep.frontend.openapi import model_management_document
 from torchkeep.frontend.parsing import read_headers
 from torchkeep.frontend.registration import read_registration
 from torchkeep.frontend.registry import ModelRegistry
@@ -34,7 +35,7 @@ INCOMPLETE = "Workers scaling in progress..."
 
 
 class Management:
-    """The routes under `/models`."""
+    """The routes under `/models`, and KServe's question whether a model is ready."""
 
     def __init__(
         self,
@@ -62,6 +63,9 @@ class Management:
                 return self._route_model(call, name, None)
             case ["models", *_]:
                 raise ResourceNotFound
+            case ["v1", "models", name]:
+                # TorchServe: what follows a colon is not looked at
+                return self._readiness(call, name.partition(":")[0])
         return None
 
     def _route_models(self, call: Call) -> Awaitable[Reply]:
@@ -74,6 +78,8 @@ class Management:
 
     def _route_model(self, call: Call, name: str, version: str | None) -> Awaitable[Reply]:
         match call.method:
+            case "OPTIONS":
+                return self._describe_api(name, version)
             case "GET":
                 return self._describe(call, name, version)
             case "PUT":
@@ -136,6 +142,18 @@ class Management:
             return status_reply(INCOMPLETE, 206)
         suffix = "" if version is None else f", version: {version}"
         return status_reply(f"Workers scaled to {min_workers} for model: {name}{suffix}")
+
+    async def _readiness(self, call: Call, name: str) -> Reply:
+        if call.method != "GET":
+            raise MethodNotAllowed
+        # TorchServe: a worker that has not loaded yet counts
+        is_ready = not self._registry.is_waiting(name) and bool(self._registry.get(name).workers)
+        return json_reply({"name": name, "ready": is_ready})
+
+    async def _describe_api(self, name: str, version: str | None) -> Reply:
+        if not self._registry.is_waiting(name, version):
+            self._registry.get(name, version)
+        return json_reply(model_management_document(name))
 
     async def _describe(self, call: Call, name: str, version: str | None) -> Reply:
         if version == "all":

@@ -18,7 +18,11 @@ MAX_FIELDS = 10_000  # of one form; messages.MAX_ITEMS is what a worker would re
 
 
 def read_input(
-    request_id: str, headers: Sequence[Header], body: bytes, added: Mapping[str, str]
+    request_id: str,
+    headers: Sequence[Header],
+    body: bytes,
+    added: Mapping[str, str],
+    query: Sequence[tuple[str, str]] = (),
 ) -> RequestInput:
     """The request as the handler sees it; `added` are the headers TorchServe adds itself."""
     content_type = b""
@@ -26,6 +30,10 @@ def read_input(
         if name.lower() == b"content-type":
             content_type = value
     parameters = read_parameters(content_type.decode("latin-1"), body)
+    if query:
+        # TorchServe: the body counts where it gives the same name
+        asked = [InputParameter(name, value.encode("utf-8", "replace")) for name, value in query]
+        parameters = _last_of_each([*asked, *parameters])
     return RequestInput(request_id, read_headers(headers, body, added), parameters)
 
 

@@ -131,6 +131,11 @@ class ModelRegistry:
         urls |= {name: self.get(name).spec.url for name in self._models}
         return sorted(urls.items())
 
+    @property
+    def only_startup_name(self) -> str | None:
+        """The name of the model that was loaded at startup, where it was exactly one."""
+        return next(iter(self._startup_names)) if len(self._startup_names) == 1 else None
+
     def versions(self, name: str) -> list[ServedModel]:
         """Every version of a model that is served; raises ModelNotFound."""
         if name not in self._models and not self.waiting(name):

@@ -41,7 +41,8 @@ class ModelSpec:
     startup_timeout_s: int = 120
     job_queue_size: int = 100
     max_retry_timeout_s: int = 300
-    client_timeout_ms: int = 0
+    client_timeout_ms: int = 0  # 0: none
+    use_job_ticket: bool = False
     loaded_at_startup: bool = False
     device_type: str = "cpu"
     may_gain_from_ipex: bool = False
@@ -59,7 +60,6 @@ class ModelSpec:
     parallel_level: int = 0
     device_ids: list[int] | None = None
     continuous_batching: bool = False
-    use_job_ticket: bool = False
     stateful: bool = False
     sequence_max_idle_ms: int = 0
     sequence_timeout_ms: int = 0
@@ -123,11 +123,17 @@ class ServedModel:
     def submit(self, request_input: RequestInput, version: str | None = None) -> Job:
         """Queue a request; `version` is what the client asked for, None for the default.
 
-        Raises ServiceUnavailable when there is no worker, or the queue is full.
+        Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
+        wants a worker to be idle and none is.
         """
         if not self.workers or self.queue.is_full:
             raise self._unavailable(version)
+        if self.spec.use_job_ticket and self.queue.tickets <= 0:
+            raise self._unavailable(version)
         job = Job(request_input, version or "default")
+        if self.spec.client_timeout_ms > 0:
+            # TorchServe drops the request, and its client waits for ever.
+            job.expire_in(self.spec.client_timeout_ms / 1000, self._expired())
         self.queue.put(job)
         return job
 
@@ -228,6 +234,14 @@ class ServedModel:
         # TorchServe leaves these clients without an answer for ever.
         for job in self.queue.drain():
             job.fail(self._unavailable(None if job.version == "default" else job.version))
+
+    def _expired(self) -> ServiceUnavailable:
+        spec = self.spec
+        return ServiceUnavailable(
+            f'Model "{spec.name}" did not answer within its clientTimeoutInMills,'
+            f" {spec.client_timeout_ms} ms. Please ask again later, or use scale workers API to add"
+            " workers."
+        )
 
     def _unavailable(self, version: str | None = None) -> ServiceUnavailable:
         # TorchServe: with a version, a stray quote follows it.

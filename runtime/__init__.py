@@ -15,9 +15,10 @@ modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
 Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` ->
-`parsing.read_input` -> `registry.get` -> `ServedModel.submit` -> `JobQueue` -> a `WorkerProcess`
-pulls a batch -> `runtime/wire.py` seals it -> `backend/worker.py` opens it ->
-`backend/service.py` calls the handler -> back. What is no prediction goes through ASGI.
+`targets.read_target` -> `registry.get` -> `parsing.read_input` -> `ServedModel.submit` ->
+`JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py` seals it ->
+`backend/worker.py` opens it -> `backend/service.py` calls the handler -> back. What is no
+prediction goes through ASGI.
 
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.

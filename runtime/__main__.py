@@ -334,6 +334,7 @@ def _listeners(
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
         on_change=partial(snapshots.save, "snapshot"),
+        is_open_inference_enabled=config.ts_open_inference_protocol,
         cors=Cors(
             config.cors_allowed_origin or "",
             config.cors_allowed_methods or "",

@@ -99,6 +99,7 @@ class Config:
     disable_token_authorization: bool = key(BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
+    ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
@@ -131,7 +132,6 @@ class Config:
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
     ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
-    ts_open_inference_protocol: bool = key(OIP, False, has_effect=False, always_from_env=True)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from torchkeep.frontend.call import Call, ClientGone
+from torchkeep.frontend.call import MAX_QUERY_FIELDS, Call, ClientGone
+from torchkeep.frontend.errors import BadEscape, BadRequest
 from torchkeep.frontend.exchange import EXCHANGE
 from torchkeep.frontend.jobs import Job
 from torchkeep.runtime.messages import RequestInput
@@ -49,6 +50,43 @@ def test_first_of_repeated_query_parameters_counts() -> None:
     call = call_with(query_string=b"a=1&a=2&b=&c")
     assert call.query == {"a": "1", "b": "", "c": ""}
     assert call.query_values("a") == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("", []),
+        ("a", [("a", "")]),
+        ("a=1;b=2&&c", [("a", "1"), ("b", "2"), ("c", "")]),
+        ("=1&==a=b=c", [("1", ""), ("a", "b=c")]),
+        ("a+b=%C3%A4+%2B", [("a b", "ä +")]),
+        ("a=%FF", [("a", "\N{REPLACEMENT CHARACTER}")]),
+        ("a=1#b=%ZZ", [("a", "1")]),
+    ],
+)
+def test_query_is_split_as_torchserve_does(query: str, fields: list[tuple[str, str]]) -> None:
+    assert call_with(query_string=query.encode()).query_fields == fields
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("a=%ZZ", "invalid hex byte 'ZZ' at index 11 of '/m/path?a=%ZZ'"),
+        ("a=1&%1", "unterminated escape sequence at index 12 of: /m/path?a=1&%1"),
+        ("a=%4&b", "unterminated escape sequence at index 10 of: /m/path?a=%4&b"),
+    ],
+)
+def test_a_bad_escape_in_the_query_is_refused_by_name(query: str, message: str) -> None:
+    with pytest.raises(BadEscape) as error:
+        call_with(path="/m/path", query_string=query.encode()).query  # noqa: B018
+    assert str(error.value) == message
+
+
+def test_very_many_query_parameters_are_refused() -> None:
+    most = b"&".join([b"a"] * MAX_QUERY_FIELDS)
+    assert len(call_with(query_string=most).query_fields) == MAX_QUERY_FIELDS
+    with pytest.raises(BadRequest, match="Too many query parameters"):
+        call_with(query_string=most + b"&a").query_fields  # noqa: B018
 
 
 @pytest.mark.parametrize(

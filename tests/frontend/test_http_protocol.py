@@ -180,6 +180,7 @@ def test_line_break_in_a_header_is_never_written(run: Any) -> None:
     "garbage",
     [
         b"hello\r\n\r\n",
+        b"GET /\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
@@ -254,6 +255,36 @@ def test_expect_continue_is_answered_before_the_body(run: Any) -> None:
             assert (await client.response())[0] == b"HTTP/1.1 100 Continue"
             client.send(b"abc")
             assert (await client.response())[2] == b"abc"
+
+    run(main())
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_other_expectations_get_417(run: Any, body: bytes) -> None:
+    async def main() -> None:
+        app = Echo()
+        async with listening(app) as listener, connected(listener) as client:
+            head = b"PUT / HTTP/1.1\r\nExpect: a miracle\r\ncontent-length: %d\r\n\r\n"
+            client.send(head % len(body))
+            status, headers, _ = await client.response()
+            assert status == b"HTTP/1.1 417 Expectation Failed"
+            assert headers == {b"content-length": b"0"}
+            client.send(b"PUT / HTTP/1.1\r\n\r\n")
+            # Whether a body will come after all, nobody can know.
+            assert await _closes(client) == bool(body)
+        assert len(app.scopes) == (not body)
+
+    run(main())
+
+
+def test_answers_to_malformed_http_have_cors_headers(run: Any) -> None:
+    async def main() -> None:
+        app = Echo()
+        app.cors_headers = [(b"access-control-allow-origin", b"*")]  # type: ignore[attr-defined]
+        async with listening(app) as listener, connected(listener) as client:
+            client.send(b"what is this\r\n\r\n")
+            _, headers, _ = await client.response()
+            assert headers[b"access-control-allow-origin"] == b"*"
 
     run(main())
 

@@ -19,8 +19,11 @@ from torchkeep.frontend.errors import (
 from torchkeep.frontend.exchange import EXCHANGE
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.openapi import model_document
 from torchkeep.frontend.responses import Cors
 from torchkeep.runtime.messages import Prediction, RequestInput
+
+EXTENSIONS = ["kserve", "kubeflow"]
 
 
 class FakeModel:
@@ -56,6 +59,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.model = FakeModel()
         self.healthy = True
+        self.only_startup_name: str | None = None
 
     def get(self, name: str, version: str | None = None) -> FakeModel:
         if name != "m":
@@ -171,6 +175,119 @@ def test_version_and_url_path(
 def test_explanation_says_so_to_the_handler(ask: Any, app: Any, registry: FakeRegistry) -> None:
     ask(app, "POST", "/explanations/m/1.0", headers={"explain": "no"})
     assert registry.model.requests[0].headers["explain"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "added"),
+    [
+        ("/v1/models/m:predict", None, {"explain": "False"}),
+        ("/v1/models/m:explain", None, {"explain": "True"}),
+        ("/v2/models/m/infer", None, {"explain": "False"}),
+        ("/models/m/invoke", None, {}),
+        ("/invocations?model_name=m", None, {}),
+        ("/m/predict", None, {}),
+        ("/m/1.0/predict", "1.0", {}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_other_routes_run_inference_too(
+    ask: Any,
+    app: Any,
+    registry: FakeRegistry,
+    metrics: Metrics,
+    method: str,
+    path: str,
+    version: str | None,
+    added: dict[str, str],
+) -> None:
+    assert ask(app, method, path, b"x").status == 200
+    assert registry.model.versions == [version]
+    assert registry.model.requests[0].headers == {"content-length": "1", **added}
+    counted = f'ts_inference_requests_total{{model_name="m",model_version="{version or "default"}",'
+    assert counted in metrics.text().decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/predictions/m?a=1", ["body"]),
+        ("/v1/models/m:predict?a=1", ["body"]),
+        ("/models/m/invoke?a=1", ["a", "body"]),
+        ("/m/predict?a=1;b", ["a", "b", "body"]),
+        ("/invocations?model_name=m&a=1", ["model_name", "a", "body"]),
+    ],
+)
+def test_query_reaches_the_handler_on_sagemakers_and_legacy_routes(
+    ask: Any, app: Any, registry: FakeRegistry, path: str, names: list[str]
+) -> None:
+    ask(app, "POST", path, b"x")
+    assert [one.name for one in registry.model.requests[0].parameters] == names
+
+
+def test_invocations_asks_the_query_then_the_only_model_then_the_form(
+    ask: Any, app: Any, registry: FakeRegistry
+) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    def invoke(query: str = "", body: bytes = b"") -> tuple[int, str]:
+        answer = ask(app, "POST", f"/invocations{query}", body, form)
+        return answer.status, answer.json["message"] if answer.status != 200 else ""
+
+    assert invoke() == (400, "Parameter model_name is required.")
+    assert invoke(body=b"model_name=m") == (200, "")
+    assert invoke(body=b"model_name=none") == (404, "Model not found: none")
+    registry.only_startup_name = "m"
+    assert invoke(body=b"model_name=none") == (200, "")
+    assert invoke("?model_name=none") == (404, "Model not found: none")
+    assert invoke("?model_name=") == (404, "Model not found: ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/predictions/m", "/predictions/m/1.0", "/explanations/m", "/v1/models/m:predict"),
+        *("/v2/models/m/infer", "/models/m/invoke", "/m/predict", "/invocations?model_name=m"),
+    ],
+)
+def test_options_describes_the_model(ask: Any, app: Any, registry: Any, path: str) -> None:
+    answer = ask(app, "OPTIONS", path)
+    assert (answer.status, answer.json) == (200, model_document("m"))
+    assert not registry.model.requests
+
+
+@pytest.mark.parametrize("path", ["/predictions/none", "/predictions/m/9", "/none/predict"])
+def test_options_of_an_unknown_model(ask: Any, app: Any, path: str) -> None:
+    assert ask(app, "OPTIONS", path).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "answered"),
+    [
+        ("/v2", 200, {"name": "Torchserve", "version": "0.12.0", "extenstion": EXTENSIONS}),
+        ("/v2/health/live", 200, {"live": True}),
+        ("/v2/health/ready/", 200, {"ready": True}),
+        ("/v2/models/m/versions/1", 501, {"error": "Model versioning is not yet supported."}),
+        ("/v1/a/b/c/versions", 501, {"error": "Model versioning is not yet supported."}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_open_inference_protocol_where_it_is_on(
+    ask: Any, registry: Any, metrics: Metrics, path: str, status: int, answered: Any, method: str
+) -> None:
+    settings = ApiSettings(is_open_inference_enabled=True)
+    answer = ask(inference_app(registry, metrics, settings), method, path)
+    assert (answer.status, answer.json) == (status, answered)
+    assert ask(inference_app(registry, metrics, ApiSettings()), method, path).status == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/health", "/v2/models/m", "/v2/models/m/ready", "/a/b/c/versions"]
+)
+def test_open_inference_protocol_has_nothing_else(
+    ask: Any, registry: Any, metrics: Metrics, path: str
+) -> None:
+    settings = ApiSettings(is_open_inference_enabled=True)
+    assert ask(inference_app(registry, metrics, settings), "GET", path).status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD"])
@@ -316,18 +433,19 @@ def test_a_first_piece_that_no_head_can_carry_is_an_error(
     assert ask(app, "POST", "/predictions/m").json["message"] == "Worker died."
 
 
+@pytest.mark.parametrize("path", ["/predictions/m", "/m/predict", "/v1/models/m:predict"])
 def test_latency_is_that_of_the_last_piece(
-    ask: Any, app: Any, registry: FakeRegistry, metrics: Metrics
+    ask: Any, app: Any, registry: FakeRegistry, metrics: Metrics, path: str
 ) -> None:
     latency = 'ts_inference_latency_microseconds{model_name="m",model_version="default",'
     streaming(registry.model, b"one ")
     registry.model.answer = WorkerFailed(500, "Worker died.")
-    ask(app, "POST", "/predictions/m")
+    ask(app, "POST", path)
     text = metrics.text().decode()
     assert latency not in text
     assert 'Requests2XX{Level="Host",Hostname="host",} 1.0' in text
     registry.model.answer = None
-    ask(app, "POST", "/predictions/m")
+    ask(app, "POST", path)
     assert latency in metrics.text().decode()
 
 

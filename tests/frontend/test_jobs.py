@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import pytest
 
-from torchkeep.frontend.errors import WorkerFailed
+from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.runtime.messages import Prediction, RequestInput
 
@@ -271,5 +271,70 @@ def test_pieces_for_a_client_that_left_are_dropped() -> None:
         assert late.stream is not None
         with pytest.raises(asyncio.CancelledError):
             await late.stream.take()
+
+    run(scenario)
+
+
+def test_a_job_that_expires_fails_and_its_late_answer_is_dropped() -> None:
+    async def scenario() -> None:
+        one, other = job("a"), job("b")
+        one.expire_in(0.01, ServiceUnavailable("too late"))
+        other.expire_in(0.01, ServiceUnavailable("too late"))
+        other.answer(Prediction("b", b"in time"))
+        with pytest.raises(ServiceUnavailable, match="too late"):
+            await one.reply()
+        one.answer(Prediction("a", b"late"))
+        with pytest.raises(ServiceUnavailable, match="too late"):
+            await one.reply()
+        assert (await other.reply()).body == b"in time"
+
+    run(scenario)
+
+
+def test_a_stream_that_expires_breaks_off() -> None:
+    async def scenario() -> None:
+        one = job("a")
+        one.expire_in(0.01, ServiceUnavailable("too late"))
+        one.add_piece(Prediction("a", b"first"))
+        assert one.stream is not None
+        with pytest.raises(ServiceUnavailable, match="too late"):
+            await one.stream.take()
+
+    run(scenario)
+
+
+def test_an_expiry_is_forgotten_with_the_last_piece_or_the_client() -> None:
+    async def scenario() -> None:
+        streamed, left = job("a"), job("b")
+        for one in (streamed, left):
+            one.expire_in(0.01, ServiceUnavailable("too late"))
+        streamed.add_piece(Prediction("a", b"first"))
+        streamed.answer(Prediction("a", b"last"))
+        left.cancel()
+        await asyncio.sleep(0.05)
+        assert streamed.stream is not None
+        assert await streamed.stream.take() == (b"last", True)
+        with pytest.raises(asyncio.CancelledError):
+            await left.reply()
+
+    run(scenario)
+
+
+def test_there_is_a_ticket_for_each_worker_that_waits() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        assert queue.tickets == 0
+        first = pulled(queue, 2, 5)
+        assert queue.tickets == 1
+        second = pulled(queue, 2, 5)
+        assert queue.tickets == 2
+        (one,) = filled(queue, "a")  # which the first worker holds while its batch fills
+        assert queue.tickets == 1
+        one.cancel()
+        assert queue.tickets == 2
+        filled(queue, "b")
+        assert names(await first) == ["b"]
+        assert queue.tickets == 1
+        assert not second.done()
 
     run(scenario)

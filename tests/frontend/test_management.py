@@ -18,6 +18,7 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.openapi import model_management_document
 from torchkeep.frontend.registry import Registration
 from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.modelstore.errors import ArchiveNotFound
@@ -134,6 +135,62 @@ def registry() -> FakeRegistry:
 def app(registry: FakeRegistry) -> Any:
     settings = ApiSettings(is_model_api_enabled=True)
     return management_app(registry, Metrics("host"), settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["m", "m:predict"])
+def test_kserve_readiness_counts_workers(
+    ask: Any, app: Any, registry: FakeRegistry, name: str
+) -> None:
+    model = registry.add("m")
+    assert ask(app, "GET", f"/v1/models/{name}").json == {"name": "m", "ready": False}
+    model.begin_scale(1, 1)
+    model.workers[0].is_ready = False  # TorchServe: it need not have loaded
+    answer = ask(app, "GET", f"/v1/models/{name}")
+    assert answer.body == b'{\n  "name": "m",\n  "ready": true\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/models/none", 404),
+        ("GET", "/v1/models", 404),
+        ("GET", "/v1/models/m/more", 404),
+        *((method, "/v1/models/m", 405) for method in ("POST", "PUT", "HEAD", "OPTIONS")),
+        ("PUT", "/v1/models/none", 405),
+    ],
+)
+def test_what_kserve_readiness_refuses(
+    ask: Any, app: Any, registry: FakeRegistry, method: str, path: str, status: int
+) -> None:
+    registry.add("m")
+    assert ask(app, method, path).status == status
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/m", "/models/m/1.0", "/models/m/1.0/set-default", "/models/m/2/set-default"]
+)
+def test_options_describes_how_a_model_is_managed(
+    ask: Any, app: Any, registry: FakeRegistry, path: str
+) -> None:
+    registry.add("m")
+    answer = ask(app, "OPTIONS", path)
+    assert (answer.status, answer.json) == (200, model_management_document("m"))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/models/none", "Model not found: none"),
+        ("/models/m/9", "Model version: 9 does not exist for model: m"),
+        ("/models/m/all", "Model version: all does not exist for model: m"),
+    ],
+)
+def test_options_of_a_model_that_is_not_there(
+    ask: Any, app: Any, registry: FakeRegistry, path: str, message: str
+) -> None:
+    registry.add("m")
+    answer = ask(app, "OPTIONS", path)
+    assert (answer.status, answer.json["message"]) == (404, message)
 
 
 def test_register_without_workers(ask: Any, app: Any, registry: FakeRegistry) -> None:

@@ -125,3 +125,14 @@ def test_no_body_breaks_the_parser(body: bytes, content_type: str) -> None:
         parameter.name.encode()
     for parameter in read_parameters(content_type, b"--B\r\n" + body):
         parameter.name.encode()
+
+
+def test_query_parameters_come_before_those_of_the_body() -> None:
+    headers = [(b"content-type", FORM.encode())]
+    query = [("a", "1"), ("b", "ä"), ("a", "2"), ("c", "query")]
+    seen = read_input("id", headers, b"c=field", {}, query).parameters
+    assert seen == [
+        InputParameter("a", b"2"),
+        InputParameter("b", "ä".encode()),
+        InputParameter("c", b"field"),
+    ]

@@ -128,6 +128,40 @@ def test_requests_are_answered_by_the_handler(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_client_that_waited_long_enough_is_told_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, client_timeout_ms=200) as model:
+            file = tmp_path / "go"
+            running, queued = submit(model, do="wait", file=str(file)), submit(model)
+            for late in (running, queued):
+                with pytest.raises(ServiceUnavailable, match="within its clientTimeoutInMills"):
+                    await late.reply()
+            assert len(model.queue) <= 1  # what is left there is over, and skipped
+            file.touch()
+            (worker,) = model.workers
+            # TorchServe: the worker's late answer is dropped, and it serves on
+            await until(lambda: not worker._in_flight)
+            assert (await answer(submit(model, n=7)))["pid"] == worker.pid
+
+    run(scenario)
+
+
+def test_a_model_with_job_tickets_takes_a_request_for_each_idle_worker(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, workers=2, use_job_ticket=True) as model:
+            file = tmp_path / "go"
+            running = [submit(model, do="wait", file=str(file)) for _ in range(2)]
+            for version in (None, "1.0"):
+                with pytest.raises(ServiceUnavailable, match="has no worker to serve inference"):
+                    submit(model, version)
+            file.touch()
+            for job in running:
+                await job.reply()
+            assert await answer(submit(model, n=1))
+
+    run(scenario)
+
+
 def test_jobs_share_a_batch(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, batch_size=4, max_batch_delay_ms=2000) as model:

@@ -127,10 +127,14 @@ def test_it_is_known_but_not_served(
         assert (await ask_async(management, "GET", "/models/m/2.0")).status == 404
         _, page = await status_of(ask_async, management, "GET", "/models")
         assert page["models"] == [{"modelName": "m", "modelUrl": "m.mar"}]
+        ready = await status_of(ask_async, management, "GET", "/v1/models/m")
+        assert ready == (200, {"name": "m", "ready": False})
+        assert (await ask_async(management, "OPTIONS", "/models/m")).status == 200
         assert (await ask_async(inference, "GET", "/ping")).status == 500
         for app, method, path in (
             (inference, "POST", "/predictions/m"),
             (inference, "POST", "/predictions/m/1.0"),
+            (inference, "POST", "/v2/models/m/infer"),
             (management, "PUT", "/models/m?min_worker=1"),
         ):
             status, error = await status_of(ask_async, app, method, path)

@@ -73,6 +73,11 @@ SOURCES: dict[str, Source] = {
     ),
     "echo_tgz": Source("echo.py", form=".tar.gz"),
     "echo_dir": Source("echo.py", form=""),
+    "rows": Source("rows.py"),
+    "row_pairs": Source(
+        "rows.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
+    "tickets": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\nuseJobTicket: true\n"),
     "replies": Source("replies.py"),
     "captive": Source("captive.py", config="minWorkers: 1\nmaxWorkers: 1\n"),
     "captive_online": Source(

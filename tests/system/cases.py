@@ -518,7 +518,6 @@ OTHER_ROUTES = Scenario(
     archives=("echo",),
     models=("echo.mar",),
     config={"default_workers_per_model": "1"},
-    not_yet="KServe, SageMaker and legacy routes come with a later issue",
     cases=[
         infer("kserve v1 predict", "/v1/models/echo:predict", b'{"instances": [1]}', JSON),
         infer("kserve v1 explain", "/v1/models/echo:explain", b'{"instances": [1]}', JSON),
@@ -554,10 +553,399 @@ LIMITS = Scenario(
             raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n",
         ),
+        infer(
+            "expect",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n",
+        ),
+        infer(
+            "expect in capitals",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: 100-Continue\r\nContent-Length: 1000\r\n\r\n",
+        ),
+        infer(
+            "expect too much",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 1001\r\n\r\n",
+            deliberate="the connection closes: nobody can know whether the body will come",
+        ),
+        infer(
+            "expect something else",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: something\r\nContent-Length: 0\r\n\r\n",
+        ),
+        infer(
+            "expect something else with a body",
+            ECHO,
+            raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: something\r\nContent-Length: 3\r\n\r\nabc",
+            deliberate="the connection closes: nobody can know whether the body will come",
+        ),
         infer("json not decoded", ECHO, b"[1]", JSON),
         infer("text not decoded", ECHO, b"text", "text/plain"),
     ],
 )
+
+TWO_ARCHIVES = ("echo", "replies")
+PATHS = [
+    "/v1/models", "/v1/models/echo", "/v1/models/echo:other",
+    "/v1/models/echo:predict/more", "/v1/models/:predict", "/v1/models/e:cho:predict",
+    "/v1/models/echo%3Apredict", "/v1/predict", "/v1/models/predict", "/v2/models/predict",
+    "/v1/models/echo:predictmore", "/v1/models/echo:other:predict",
+    "/v1/models/echo:predict:explain", "/api-description/predict", "/wfpredict/predict",
+    "/workflows/predict", "/v1/models/echo:explain:predict", "/v1/echo:predict", "/v1",
+    "/v1/models/echo/predict", "/v1/models/unknown:explain", "/v2", "/v2/models",
+    "/v2/models/echo", "/v2/models/echo/infer/more", "/v2/models/echo/ready",
+    "/v2/models/unknown/infer", "/v2/models/echo/versions/1.0", "/v2/models/echo/other",
+    "/v2/models/echo/versions/1.0/infer", "/v2/health/live", "/v2/health/ready",
+    "/v2/echo/infer", "/models/echo", "/models/echo/1.0", "/models/echo/invoke/more",
+    "/models/unknown/invoke", "/models/predict", "/models/echo/predict", "/models/invoke",
+    "/echo", "/echo/1.0", "/echo/predict/more", "/echo/1.0/predict/more",
+    "/echo/9.9/predict", "/unknown/predict", "/unknown/1.0/predict", "/Echo/predict",
+    "/echo/Predict", "/predictions/predict", "/predictions/1.0/predict",
+    "/explanations/predict", "/ping/predict", "/invocations/predict", "/invocations/more",
+    "/invocations/1.0/predict", "/workflows",
+]  # fmt: skip
+
+PORT_PATHS = Scenario(
+    "paths of the inference port",
+    archives=TWO_ARCHIVES,
+    models=("echo.mar", "replies.mar"),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        *(infer(f"POST {path}", path, b"x") for path in PATHS),
+        *(infer(f"GET {path}", path, method="GET")
+          for path in ("/v1/models/echo:predict", "/v2/models/echo/infer", "/echo/predict",
+                       "/models/echo/invoke", "/invocations?model_name=echo")),
+        infer("invocations of nobody", "/invocations", b"x"),
+        infer("invocations by field", "/invocations", b"model_name=echo&a=1", FORM),
+        infer("invocations by part", "/invocations",
+              form(('Content-Disposition: form-data; name="model_name"', b"echo")), MULTIPART),
+        infer("invocations by file part", "/invocations",
+              form(('Content-Disposition: form-data; name="model_name"; filename="f"', b"echo")),
+              MULTIPART),
+        infer("invocations by query and field", "/invocations?model_name=echo",
+              b"model_name=replies", FORM),
+        infer("invocations of an empty name", "/invocations?model_name=", b"x"),
+        infer("invocations of an empty field", "/invocations", b"model_name=", FORM),
+        infer("invocations by json", "/invocations", b'{"model_name": "echo"}', JSON),
+        infer("query twice", "/models/echo/invoke?a=1&a=2&b&c=%C3%A4+%2B;d=1", b"x"),
+        infer("query with a bad escape", "/echo/predict?a=%ZZ", b"x"),
+        infer("query of bytes", "/echo/predict?a=%FF", b"x"),
+        infer("query with a fragment", "/echo/predict?a=1#b", b"x"),
+        infer("query without names", "/echo/predict?=1&&a", b"x"),
+        infer("query and field", "/echo/predict?a=query", b"a=field", FORM),
+        infer("query and body", "/echo/predict?body=query", b"body"),
+        infer("query and json body", "/echo/predict?body=query", b"[1]", JSON),
+        infer("query without a body", "/echo/predict?a=1", method="GET"),
+        infer("query of kserve", "/v1/models/echo:predict?a=1", b"x"),
+        infer("headers of invocations", "/invocations?model_name=echo", b"x",
+              headers=[("explain", "True"), ("url_path", "mine")]),
+        infer("version that is not there", "/echo/9.9/predict", b"x",
+              headers=[("reply-text", "never")]),
+        infer("head of kserve", "/v2/models/echo/infer", method="HEAD"),
+        *(manage(f"{method} {path} on management", method, path)
+          for method, path in (
+              ("GET", "/v1/models"), ("GET", "/v1/models/echo/more"), ("GET", "/v1"),
+              ("GET", "/v1/models/echo:predict"), ("GET", "/v2/models/echo"),
+              ("HEAD", "/v1/models/echo"), ("OPTIONS", "/v1/models/echo"),
+              ("PUT", "/v1/models/unknown"), ("POST", "/invocations"), ("POST", "/echo/predict"))),
+        manage("scale to zero", "PUT", "/models/replies?min_worker=0&synchronous=true"),
+        manage("kserve readiness without workers", "GET", "/v1/models/replies"),
+        infer("kserve without workers", "/v1/models/replies:predict", b"x"),
+        infer("legacy version without workers", "/replies/1.0/predict", b"x"),
+        manage("unregister one of two", "DELETE", "/models/replies"),
+        infer("invocations of the only one left", "/invocations", b"x"),
+    ],
+)  # fmt: skip
+
+ONE_MODEL = Scenario(
+    "the only model",
+    archives=TWO_ARCHIVES,
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        register("replies"),
+        infer("invocations after a second came", "/invocations", b"x"),
+        infer("invocations of the second by field", "/invocations", b"model_name=replies", FORM),
+        infer("invocations of the second", "/invocations?model_name=replies", b"x"),
+        manage("unregister it", "DELETE", "/models/echo"),
+        infer("invocations after it went", "/invocations", b"x"),
+    ],
+)
+
+OPEN_INFERENCE = Scenario(
+    "open inference protocol",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1", "ts_open_inference_protocol": "true"},
+    cases=[
+        *(infer(f"GET {path}", path, method="GET")
+          for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/health",
+                       "/v2/health/other", "/v2/health/live/more", "/v2/models", "/v2/models/echo",
+                       "/v2/models/echo/ready", "/v2/models/echo/versions",
+                       "/v2/models/echo/versions/1.0", "/v2/models/unknown/versions/1.0",
+                       "/v2/models/echo/versions/1.0/infer", "/v2/models/echo/versions/1.0/ready",
+                       "/v2/models/echo/versionsmore/x", "/v1/models/echo/versions/1.0",
+                       "/a/b/c/versions", "/a/b/versions", "/a/b/versions/d", "/V2",
+                       "/v2/models/echo/infer/more", "/v2/more")),
+        *(infer(f"{method} {path}", path, b"x" if method == "POST" else b"", method=method)
+          for method in ("POST", "HEAD", "OPTIONS")
+          for path in ("/v2", "/v2/health/live", "/v2/health/ready",
+                       "/v2/models/echo/versions/1.0")),
+        infer("infer beside it", "/v2/models/echo/infer", b"x"),
+        manage("GET /v2 on management", "GET", "/v2"),
+    ],
+)  # fmt: skip
+
+DESCRIPTIONS = Scenario(
+    "api descriptions",
+    archives=("echo", "echo_v2"),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        *(infer(f"{method} {path}", path, method=method)
+          for method, path in (
+              ("OPTIONS", "/"), ("OPTIONS", "//"), ("GET", "/api-description"),
+              ("POST", "/api-description"), ("GET", "/api-description/more"),
+              ("GET", "//api-description"),
+              ("OPTIONS", "/predictions/echo"), ("OPTIONS", "/predictions/echo/1.0"),
+              ("OPTIONS", "/predictions/echo/9.9"), ("OPTIONS", "/predictions/echo/1.0/more"),
+              ("OPTIONS", "/explanations/echo"), ("OPTIONS", "/predictions/unknown"),
+              ("OPTIONS", "/predictions"), ("OPTIONS", "/ping"),
+              ("OPTIONS", "/v1/models/echo:predict"), ("OPTIONS", "/v1/models/echo:explain"),
+              ("OPTIONS", "/v1/models/unknown:predict"), ("OPTIONS", "/v2/models/echo/infer"),
+              ("OPTIONS", "/models/echo/invoke"), ("OPTIONS", "/models/unknown/invoke"),
+              ("OPTIONS", "/echo/predict"), ("OPTIONS", "/echo/1.0/predict"),
+              ("OPTIONS", "/invocations"), ("OPTIONS", "/invocations?model_name=echo"),
+              ("OPTIONS", "/unknown"))),
+        infer("OPTIONS *", "*", method="OPTIONS",
+              deliberate="405, as for any path that is none: TorchServe's own error shows"),
+        *(manage(f"{method} {path} on management", method, path)
+          for method, path in (
+              ("OPTIONS", "/"), ("OPTIONS", "/models/echo"), ("OPTIONS", "/models/echo/9.9"),
+              ("OPTIONS", "/models/unknown"), ("OPTIONS", "/models"), ("OPTIONS", "/unknown"),
+              ("OPTIONS", "/models/unknown/1.0/set-default"), ("OPTIONS", "/models/echo/all"))),
+    ],
+)  # fmt: skip
+
+CORS = Scenario(
+    "cors",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={
+        "default_workers_per_model": "1",
+        "cors_allowed_origin": "https://example.org",
+        "cors_allowed_methods": "GET, POST, PUT, OPTIONS",
+        "cors_allowed_headers": "X-Custom-Header",
+    },
+    cases=[
+        infer(
+            "preflight",
+            ECHO,
+            method="OPTIONS",
+            headers=[
+                ("Origin", "https://example.org"),
+                ("Access-Control-Request-Method", "POST"),
+                ("Access-Control-Request-Headers", "X-Custom-Header"),
+            ],
+        ),
+        infer("preflight of an unknown model", "/predictions/unknown", method="OPTIONS",
+              headers=[("Origin", "https://example.org")]),
+        infer("another origin", ECHO, b"x", headers=[("Origin", "https://example.com")]),
+        infer("without an origin", "/ping", method="GET"),
+        infer("an error", "/unknown", method="GET"),
+        infer("by the handler", ECHO, b"x",
+              headers=[("reply-headers", '{"Access-Control-Allow-Origin": "*"}'),
+                       ("reply-text", "mine")]),
+        infer("malformed", ECHO, raw=b"what is this\r\n\r\n"),
+        manage("management", "GET", "/models"),
+        manage("preflight of management", "OPTIONS", "/models"),
+    ],
+)  # fmt: skip
+
+
+HOST = b"Host: localhost\r\n"
+AMBIGUOUS = "400: proxies in front of us might read it otherwise"
+NO_PATH = "4XX: TorchServe's own error shows"
+ROOMY = "our limit is 64 KiB"
+MALFORMED = Scenario(
+    "malformed requests",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1"},
+    cases=[
+        infer(title, ECHO, raw=raw, deliberate=why)
+        for title, raw, why in (
+            ("length that is no number", b"POST /ping HTTP/1.1\r\nContent-Length: x\r\n\r\n", None),
+            ("negative length", b"POST /ping HTTP/1.1\r\nContent-Length: -1\r\n\r\n", AMBIGUOUS),
+            ("two lengths", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", None),
+            ("one length twice", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na", None),
+            ("length and chunks", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", AMBIGUOUS),
+            ("bad chunk", b"POST /ping HTTP/1.1\r\n" + HOST +
+             b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", None),
+            ("header without a colon", b"GET /ping HTTP/1.1\r\nHost localhost\r\n\r\n", None),
+            ("header without a name", b"GET /ping HTTP/1.1\r\n: x\r\n\r\n", None),
+            ("blank before a colon", b"GET /ping HTTP/1.1\r\nHost : localhost\r\n\r\n", None),
+            ("blank in a name", b"GET /ping HTTP/1.1\r\nX Y: z\r\n\r\n", None),
+            ("null in a value", b"GET /ping HTTP/1.1\r\nX: a\0b\r\n\r\n", None),
+            ("folded header", b"GET /ping HTTP/1.1\r\nX: a\r\n b\r\n\r\n", AMBIGUOUS),
+            ("no version", b"GET /ping\r\n\r\n", None),
+            ("version 2", b"GET /ping HTTP/2.0\r\n\r\n", None),
+            ("another protocol", b"GET /ping FTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("no host", b"GET /ping HTTP/1.1\r\n\r\n", None),
+            ("whole url", b"GET http://localhost/ping?a=1 HTTP/1.1\r\n\r\n",
+             "its path counts, as HTTP demands; TorchServe: 404"),
+            ("path without a slash", b"GET ping HTTP/1.1\r\n\r\n", NO_PATH),
+            ("method in small letters", b"get /ping HTTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("empty lines first", b"\r\n\r\nGET /ping HTTP/1.1\r\n\r\n", None),
+            ("line feeds alone", b"GET /ping HTTP/1.1\nHost: localhost\n\n", AMBIGUOUS),
+            ("null in the path", b"GET /ping%00 HTTP/1.1\r\n\r\n", None),
+            ("bytes in the path", b"GET /p\xc3\xa4 HTTP/1.1\r\n\r\n", AMBIGUOUS),
+            ("long path", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", ROOMY),
+            ("long header", b"GET /ping HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", ROOMY),
+            ("upgrade",
+             b"GET /ping HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", None),
+            ("connect", b"CONNECT localhost:80 HTTP/1.1\r\n\r\n", NO_PATH),
+            ("trace", b"TRACE /ping HTTP/1.1\r\n\r\n", None),
+        )
+    ],
+)  # fmt: skip
+
+
+def instances(*values: object, **more: object) -> bytes:
+    return json.dumps({"instances": list(values), **more}).encode()
+
+
+def inputs(*given: dict[str, object], **more: object) -> bytes:
+    return json.dumps({"inputs": list(given), **more}).encode()
+
+
+def tensor(datatype: str, shape: list[int], data: object, name: str = "row") -> dict[str, object]:
+    return {"name": name, "shape": shape, "datatype": datatype, "data": data}
+
+
+V1 = "/v1/models/rows:predict"
+V2 = "/v2/models/rows/infer"
+NO_JSON = [
+    ("empty body", b"", None),
+    ("bytes", b"\x00\xff", None),
+    ("text", b"text", "text/plain"),
+    ("json without its type", b'{"instances": [1], "inputs": []}', None),
+    ("json that is no object", b"[1, 2]", JSON),
+    ("json of another shape", b'{"other": 1}', JSON),
+    ("broken json", b'{"instances": [', JSON),
+    ("instances that are no list", b'{"instances": 3, "inputs": 3}', JSON),
+    ("instances that are null", b'{"instances": null, "inputs": null}', JSON),
+    ("instances that are a text", b'{"instances": "ab", "inputs": "ab"}', JSON),
+]
+INSTANCES = [
+    ("one instance", instances(1)),
+    ("instances", instances(1, 2.5, None, True, "text", [1, [2]], {"a": 1})),
+    ("base64 instances", instances({"b64": "eA=="}, {"a": {"b64": "eA=="}, "b": 1})),
+    ("base64 beside a name", instances({"b64": "eA==", "b": 1})),
+    ("base64 that is none", instances({"b64": "%"})),
+    ("base64 of a number", instances({"b64": 1})),
+    ("no instances", instances()),
+    ("instances and more", instances(1, parameters={"a": 1})),
+    ("too few answers", instances("too-short", 1)),
+]
+
+
+def envelope(name: str, *cases: Case, model: str = "rows") -> Scenario:
+    """A server whose models all stand in this envelope."""
+    return Scenario(
+        f"envelope {name}",
+        archives=("rows", "row_pairs"),
+        config={"service_envelope": name},
+        cases=[
+            register("rows"),
+            *cases,
+            *(infer(title, V2 if name == "kservev2" else V1, body, content_type)
+              for title, body, content_type in NO_JSON),
+            infer("a form", V1, form(
+                ('Content-Disposition: form-data; name="data"; filename="f"\r\n'
+                 f"Content-Type: {JSON}", b'{"instances": [1], "inputs": []}')), MULTIPART),
+            infer("an empty form", V1, b"", FORM),
+            infer("after all", V1, instances(1), JSON),
+        ],
+    )  # fmt: skip
+
+
+ENVELOPE_KSERVE = envelope(
+    "kserve",
+    *(infer(title, V1, body, JSON) for title, body in INSTANCES),
+    infer("explanations", "/v1/models/rows:explain", instances(1), JSON),
+    infer("by predictions", "/predictions/rows", instances(1), JSON),
+    infer("by explanations", "/explanations/rows", instances(1), JSON),
+    infer("by invoke", "/models/rows/invoke", instances(1), JSON),
+)
+ENVELOPE_JSON = envelope(
+    "json",
+    *(infer(title, V1, body, JSON) for title, body in INSTANCES),
+    infer("explanations", "/v1/models/rows:explain", instances(1), JSON),
+    register("row_pairs"),
+    infer("a batch", "/predictions/row_pairs", instances(1, 2), JSON, batch_of=2),
+)
+ENVELOPE_BODY = envelope(
+    "body",
+    *(infer(title, V1, body, JSON) for title, body in INSTANCES[:4]),
+    infer("explanations", "/v1/models/rows:explain", instances(1), JSON),
+    register("row_pairs"),
+    infer("a batch", "/predictions/row_pairs", b"x", batch_of=2),
+)
+ANSWER_KINDS = ["int", "float", "bool", "str", "dict", "ints", "nested", "empty"]
+ENVELOPE_KSERVE_V2 = envelope(
+    "kservev2",
+    *(infer(f"{datatype} {data} as {shape}", V2, inputs(tensor(datatype, shape, data)), JSON)
+      for datatype, shape, data in (
+          ("BOOL", [2], [True, False]), ("BOOL", [2], [0, 2]), ("UINT8", [1], [255]),
+          ("UINT8", [1], [256]), ("INT8", [1], [-1]), ("INT16", [2], [1, 2]), ("UINT16", [1], [1]),
+          ("INT32", [2, 2], [1, 2, 3, 4]), ("UINT32", [1], [1]), ("INT64", [1, 2], [[1, 2]]),
+          ("UINT64", [1], [1]), ("FP16", [1], [1.5]), ("FP32", [2, 1], [1, 2.5]),
+          ("FP32", [1], [0.1]), ("FP64", [1], [0.1]), ("FP64", [1], ["x"]), ("INT64", [1], [1.5]),
+          ("INT64", [3], [1, 2]), ("INT64", [-1], [1, 2]), ("INT64", [], [1]), ("INT64", [0], []),
+          ("BYTES", [1], ["text"]), ("BYTES", [2], ["one", "two"]), ("BYTES", [0], []),
+          ("OTHER", [1], [1]), ("INT64", [1], 1))),
+    *(infer(f"answer {kind}", V2, inputs(tensor("INT64", [1], [1], name=kind)), JSON)
+      for kind in ANSWER_KINDS),
+    infer("two inputs", V2,
+          inputs(tensor("INT64", [1], [1], "int"), tensor("INT64", [1], [1], "str")), JSON),
+    infer("an id", V2, inputs(tensor("INT64", [1], [1], "int"), id="mine"), JSON),
+    infer("an id that is a number", V2, inputs(tensor("INT64", [1], [1], "int"), id=7), JSON),
+    infer("an empty id", V2, inputs(tensor("INT64", [1], [1], "int"), id=""), JSON),
+    infer("more members", V2,
+          inputs({**tensor("INT64", [1], [1]), "parameters": {"a": 1}}, outputs=[{"name": "o"}]),
+          JSON),
+    infer("no inputs", V2, inputs(), JSON),
+    infer("an input without data", V2, inputs({"name": "row"}), JSON),
+    infer("explanations", "/v2/models/rows/explain", inputs(tensor("INT64", [1], [1], "int")),
+          JSON),
+    infer("by predictions", "/predictions/rows", inputs(tensor("INT64", [1], [1], "int")), JSON),
+)  # fmt: skip
+
+TICKETS = Scenario(
+    "job tickets",
+    archives=("tickets",),
+    cases=[
+        register("tickets"),
+        manage("describe", "GET", "/models/tickets"),
+        infer("an idle worker", "/predictions/tickets", b"x"),
+        infer("after it", "/predictions/tickets", b"x"),
+        infer("two at once", "/predictions/tickets", b"x", headers=[("take-s", "1")],
+              batch_of=2, answers_differ=True),
+        infer("three of a version", "/predictions/tickets/1.0", b"x", headers=[("take-s", "1")],
+              batch_of=3, answers_differ=True),
+        infer("after them", "/predictions/tickets", b"x"),
+    ],
+)  # fmt: skip
 
 MODELS = Scenario(
     "models",
@@ -991,7 +1379,9 @@ NO_KEYS = Scenario(
 SCENARIOS = [
     REQUESTS, REPLIES, FAILURES, DEATHS, LOAD_FAILURES, ENTRY_POINTS, CLASSES, TENSOR, RESNET,
     ROUTES, OTHER_ROUTES, LIMITS, MODELS, FORMS, BROKEN_ARCHIVES, BATCHES, NO_MODEL_API,
-    STREAMS, STREAM_BATCHES, EXPLANATIONS, KEYS, KEYS_AND_MODEL_API, NO_KEYS,
+    STREAMS, STREAM_BATCHES, EXPLANATIONS, KEYS, KEYS_AND_MODEL_API, NO_KEYS, PORT_PATHS,
+    ONE_MODEL, OPEN_INFERENCE, DESCRIPTIONS, CORS, MALFORMED, ENVELOPE_KSERVE, ENVELOPE_JSON,
+    ENVELOPE_BODY, ENVELOPE_KSERVE_V2, TICKETS,
 ]  # fmt: skip
 
 
@@ -1070,6 +1460,8 @@ def fact(answer: Any) -> dict[str, Any]:
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 VOLATILE = [
+    # TorchServe's documents and ours say the same, each in its own words.
+    (rb'"description": "(?:[^"\\]|\\.)*"', b'"description": "<text>"'),
     (rb'"startTime": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"', b'"startTime": "<time>"'),
     (rb'"pid": [1-9]\d*', b'"pid": <pid>'),
     (rb'"memoryUsage": \d+', b'"memoryUsage": <bytes>'),

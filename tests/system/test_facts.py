@@ -6,6 +6,9 @@ Deliberate differences, each marked at its case in cases.py:
 - methods that are no registered HTTP methods are refused (400), not run;
 - texts of TorchServe's JSON library are not imitated;
 - an archive that writes outside its directory is refused as invalid (400), with the reason;
+- requests that a proxy might read otherwise (a length and chunks, folded headers, bare line
+  feeds) are refused (400); heads may have 64 KiB, not 8;
+- after `Expect` and a refusal (413, or 417 with a body) the connection closes;
 - a piece of a stream with an error code, or for a request that is not in the batch, costs the
   worker nothing; a line break in a header fails; a stream of status 400 or more is complete;
 - only a path that begins with /token renews a key, so that a model may be named tokenizer.

@@ -52,16 +52,39 @@ def test_json_deals_the_results_out_again(context: Context) -> None:
     assert json.loads(second) == {"predictions": ["b'x'", "{'a': b'x', 'b': 1}"]}
 
 
+def test_json_without_any_instance_fails(context: Context) -> None:
+    with pytest.raises(ValueError, match="without instances"):
+        JSONEnvelope(echo).handle([{"body": {"instances": []}}], context)
+
+
+def test_json_deals_out_less_where_the_handler_gave_less(context: Context) -> None:
+    rows = [{"body": {"instances": [1, 2]}}, {"body": {"instances": [3]}}]
+    envelope = JSONEnvelope(lambda data, context: data[:1])
+    assert envelope.handle(rows, context) == ['{"predictions": [1]}', '{"predictions": []}']
+
+
+def test_json_takes_base64_beside_other_names_as_it_is(context: Context) -> None:
+    rows = [{"body": {"instances": [{"b64": "eA==", "b": 1}, {"a": {"b64": "eA==", "b": 1}}]}}]
+    (answer,) = JSONEnvelope(echo).handle(rows, context)
+    assert json.loads(answer) == {"predictions": rows[0]["body"]["instances"]}
+
+
 @pytest.mark.parametrize(
     ("datatype", "data", "shape", "expected"),
     [
         ("INT64", [1, 2, 3, 4], [2, 2], [[1, 2], [3, 4]]),
-        ("FP32", [[1, 2]], [1, 2], [[1.0, 2.0]]),
-        ("BOOL", [0, 1], [2], [False, True]),
-        ("BYTES", ["text"], [1], "text"),
+        ("FP32", [[1, 2]], [1, 2], [[1, 2]]),
+        ("FP32", [1, 2.5], [2, 1], [[1.0], [2.5]]),
+        ("INT64", [True, 2], [2], [1, 2]),
+        ("BOOL", [0, 2], [2], [0, 2]),
+        ("OTHER", ["a", "b"], [2], ["a", "b"]),
+        ("INT64", [1, 2, 3, 4], [2, -1], [[1, 2], [3, 4]]),
+        ("INT64", [1], [], 1),
+        ("INT64", [], [0], []),
+        ("BYTES", ["text", "more"], [2], "text"),
     ],
 )
-def test_kservev2_converts_by_datatype(
+def test_kservev2_nests_values_to_their_shape(
     context: Context, datatype: str, data: Any, shape: list[int], expected: Any
 ) -> None:
     given = {"name": "x", "shape": shape, "datatype": datatype, "data": data}
@@ -98,6 +121,28 @@ def test_kservev2_answers_one_output_per_input(
             "outputs": [{"name": "x", "datatype": datatype, "data": data, "shape": [len(data)]}],
         }
     ]
+
+
+@pytest.mark.parametrize("shape", [[3], [], [2, 2], [-1, 3], [0, -1]])
+def test_kservev2_refuses_values_that_do_not_fill_their_shape(
+    context: Context, shape: list[int]
+) -> None:
+    given = {"name": "x", "shape": shape, "datatype": "INT64", "data": [1, 2]}
+    with pytest.raises(ValueError, match="do not fill"):
+        KServev2Envelope(echo).handle([{"body": {"inputs": [given]}}], context)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, str])
+def test_kserve_reads_json_without_its_type(context: Context, kind: Any) -> None:
+    text = '{"instances": [1], "inputs": []}'
+    body = text if kind is str else kind(text, "utf-8")
+    assert KServeEnvelope(echo).handle([{"body": body}], context) == [{"predictions": [1]}]
+    assert KServev2Envelope(echo).handle([{"body": body}], context) == []
+
+
+def test_kservev2_wants_a_text_for_an_id(context: Context) -> None:
+    with pytest.raises(ValueError, match="must be a text"):
+        KServev2Envelope(echo).handle([{"body": {"id": 7, "inputs": []}}], context)
 
 
 def test_kservev2_echoes_the_requests_id(context: Context) -> None:

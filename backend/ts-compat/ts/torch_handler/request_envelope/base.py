@@ -1,5 +1,6 @@
 """What all envelopes share: input in, results out, around a handler's entry point."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -27,3 +28,9 @@ class BaseEnvelope(ABC):
 
     def _is_explain(self) -> bool:
         return bool(self.context.get_request_header(0, "explain") == "True")
+
+
+def parsed_body(row: Any) -> Any:
+    """The JSON of a request, also where its content type did not say that it is JSON."""
+    body = row.get("data") or row.get("body")
+    return json.loads(body) if isinstance(body, bytes | bytearray | str) else body

@@ -17,24 +17,29 @@ class JSONEnvelope(BaseEnvelope):
     def parse_input(self, data: Any) -> Any:
         batches = [(row.get("data") or row.get("body"))["instances"] for row in data]
         self._lengths = [len(batch) for batch in batches]
-        return [_decoded(instance) for batch in batches for instance in batch]
+        instances = [_decoded(instance) for batch in batches for instance in batch]
+        if not instances:
+            raise ValueError("a batch without instances")
+        return instances
 
     def format_output(self, data: Any) -> Any:
         answers = []
-        remaining = iter(data)
+        start = 0
         for length in self._lengths:
-            answers.append(json.dumps({"predictions": [next(remaining) for _ in range(length)]}))
+            # TorchServe: where the handler gave too few, the last requests get less
+            answers.append(json.dumps({"predictions": data[start : start + length]}))
+            start += length
         return answers
 
 
 def _decoded(instance: Any) -> Any:
     if not isinstance(instance, dict):
         return instance
-    if "b64" in instance:
+    if instance.keys() == {"b64"}:
         return base64.b64decode(instance["b64"])
     return {
         name: base64.b64decode(value["b64"])
-        if isinstance(value, dict) and "b64" in value
+        if isinstance(value, dict) and value.keys() == {"b64"}
         else value
         for name, value in instance.items()
     }

@@ -1,15 +1,9 @@
 """The envelope `kservev2`: KServe's version 2 (Open Inference) protocol."""
 
-from collections.abc import Callable
+from math import prod
 from typing import Any
 
-from ts.torch_handler.request_envelope.base import BaseEnvelope
-
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "BOOL": bool,
-    **{f"{sign}INT{bits}": int for sign in ("", "U") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": float for bits in (16, 32, 64)},
-}
+from ts.torch_handler.request_envelope.base import BaseEnvelope, parsed_body
 
 
 class KServev2Envelope(BaseEnvelope):
@@ -21,9 +15,11 @@ class KServev2Envelope(BaseEnvelope):
         self._id: Any = None
 
     def parse_input(self, data: Any) -> Any:
-        body = data[0].get("data") or data[0].get("body")
+        body = parsed_body(data[0])
         self._inputs = body["inputs"]
         self._id = body.get("id") or self.context.get_request_id(0)
+        if not isinstance(self._id, str):
+            raise ValueError("the id of a request must be a text")
         return [{**one, "data": _converted(one)} for one in self._inputs]
 
     def format_output(self, data: Any) -> Any:
@@ -43,17 +39,36 @@ class KServev2Envelope(BaseEnvelope):
 
 
 def _converted(given: dict[str, Any]) -> Any:
-    """The values of one input in Python's types, as lists nested to the input's shape."""
+    """The values of one input, as lists nested to the input's shape.
+
+    TorchServe: of the datatypes only BYTES means anything, and then the first value is all.
+    """
     values = given["data"]
     if given["datatype"] == "BYTES":
         return values[0]
-    convert = _CONVERSIONS[given["datatype"]]
-    rows = [convert(value) for value in _flattened(values)]
-    for length in reversed(given["shape"][1:]):
-        rows = [rows[start : start + length] for start in range(0, len(rows), length)]
-    if len(rows) != given["shape"][0]:
-        raise ValueError(f"the data of {given['name']} does not fill its shape")
-    return rows
+    return _reshaped(_of_one_type(_flattened(values)), given["shape"])
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    """Numbers as an array would hold them: one float makes them all floats."""
+    kinds = {type(value) for value in values}
+    if len(kinds) < 2 or not kinds <= {bool, int, float}:
+        return values
+    convert = float if float in kinds else int
+    return [convert(value) for value in values]
+
+
+def _reshaped(values: list[Any], shape: list[int]) -> Any:
+    """Nested lists; -1 stands for the one length that follows from the others."""
+    known = prod(length for length in shape if length != -1)
+    lengths = [len(values) // known if length == -1 and known else length for length in shape]
+    if prod(lengths) != len(values):
+        raise ValueError(f"{len(values)} values do not fill the shape {shape}")
+    if not lengths:
+        return values[0]
+    for length in reversed(lengths[1:]):
+        values = [values[start : start + length] for start in range(0, len(values), length or 1)]
+    return values
 
 
 def _output(name: str, result: Any) -> dict[str, Any]:
