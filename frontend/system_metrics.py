@@ -5,12 +5,15 @@ names are the same. The host is meant, not the container, as TorchServe has it.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from torchkeep.frontend.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 _FIRST_CPU_S = 0.2  # what the first reading of the processors is about
 _MB, _GB = 1 << 20, 1 << 30
@@ -26,6 +29,13 @@ class SystemMetrics:
         self._cpu = (0, 0)  # busy and all ticks, when last read
 
     async def run(self, stop: asyncio.Event) -> None:
+        """A machine that does not tell its figures costs them, not the server."""
+        try:
+            await self._run(stop)
+        except (OSError, LookupError, ValueError) as error:
+            log.warning("system metrics cannot be read, and are not any more: %s", error)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         self._cpu = _cpu_ticks(self._proc)
         pause_s = _FIRST_CPU_S
         while not await _is_set_within(pause_s, stop):

@@ -68,3 +68,24 @@ def test_the_first_reading_comes_at_once_the_next_after_the_interval(
 
     assert set(asyncio.run(readings(3600, 1))) == set(SYSTEM_METRICS)
     assert asyncio.run(readings(0.01, 3)).count("CPUUtilization") == 3
+
+
+@pytest.mark.parametrize(("name", "text"), [("stat", None), ("stat", "cpu one"), ("meminfo", "")])
+def test_a_machine_that_tells_nothing_costs_a_line(
+    proc: Path,
+    name: str,
+    text: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_CPU_S", 0)
+    (proc / name).unlink()
+    if text is not None:
+        (proc / name).write_text(text)
+
+    async def main() -> None:
+        async with asyncio.timeout(30):
+            await SystemMetrics(Metrics("vm"), 0.01, proc).run(asyncio.Event())
+
+    asyncio.run(main())
+    assert "system metrics cannot be read" in caplog.text

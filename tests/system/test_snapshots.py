@@ -121,4 +121,4 @@ def test_without_snapshots_nothing_is_written(store: Path, server_factory: Facto
     server = server_factory(["one=one_1.0.mar"], store=store)
     change(server, "POST", "/models?url=two_1.0.mar")
     server.stop()
-    assert not (server.workdir / "logs").exists()
+    assert not (server.workdir / "logs" / "config").exists()
