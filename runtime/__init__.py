@@ -18,13 +18,13 @@ Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.
 `targets.read_target` -> `registry.get` -> `parsing.read_input` -> `ServedModel.submit` ->
 `JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py` seals it ->
 `backend/worker.py` opens it -> `backend/service.py` calls the handler -> back. What is no
-prediction goes through ASGI.
+prediction goes through ASGI. Where keys are asked for, `frontend/authorization.py` comes first.
 
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
-Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register` ->
-`ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
+Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
+`frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` -> `sealed.SealedFile`
 -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives a killed server.
 Before any code of the model runs, `backend/confine.py` confines the process, as
