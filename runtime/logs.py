@@ -98,6 +98,8 @@ def configure_logging(stream: TextIO | None = None) -> Iterator[AccessLog]:
     writer = threading.Thread(target=_write, args=(lines, target), name="logs", daemon=True)
     root = logging.getLogger()
     levels = {root: logging.WARNING, logging.getLogger(START): logging.INFO}
+    # Its warnings quote bytes of the body that it could not read; the answer says it is bad.
+    levels[logging.getLogger("python_multipart")] = logging.CRITICAL
     before = {logger: logger.level for logger in levels}
     for logger, level in levels.items():
         logger.setLevel(level)
