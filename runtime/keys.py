@@ -73,11 +73,17 @@ class FileKeys:
 
     def _read(self) -> bytearray:
         try:
-            with self.path.open("rb") as file:
+            # Without a buffer, which would keep a copy.
+            with self.path.open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
                     log.warning("others can read the key file %s: chmod 600 it", self.path)
-                return bytearray(file.read(MAX_FILE_BYTES))
+                buffer, length = bytearray(MAX_FILE_BYTES), 0
+                while count := file.readinto(memoryview(buffer)[length:]):
+                    length += count
+                content = buffer[:length]
+                buffer[:length] = bytes(length)
+                return content
         except OSError as error:
             raise KeyReleaseError(
                 "unreachable", f"{self.path}: {error.strerror}.", is_temporary=True
