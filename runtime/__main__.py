@@ -159,11 +159,12 @@ async def compose(
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        zygote_environment = with_allocator(environ, compute.allocator_library)
-        zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
         store = _model_store(config, environ, sandbox)
         if store.key_source is not None:
+            # Before the zygote, who ends every later child that nobody told it of.
             stack.enter_context(Janitor(store.unpack_roots()))
+        zygote_environment = with_allocator(environ, compute.allocator_library)
+        zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
         await asyncio.to_thread(store.sweep)
         ground = WorkerGround(
             zygote=zygote,

@@ -182,12 +182,21 @@ def test_stop_leaves_no_trace(ground: Ground, server_factory: Callable[..., Any]
     assert list(ground.memory.glob("models/*")) == []
 
 
+@pytest.mark.parametrize("loses_worker", [False, True])
 def test_a_killed_server_leaves_no_trace(
-    ground: Ground, server_factory: Callable[..., Any], poll: Callable[..., Any]
+    loses_worker: bool,
+    ground: Ground,
+    server_factory: Callable[..., Any],
+    poll: Callable[..., Any],
 ) -> None:
     write_sealed(ground.store / "m.mar", ground.archive())
     server = server_factory(["m.mar"], ground.store, ground.config)
     ground.check_serving(server)
+    if loses_worker:
+        # What the worker may have left behind is ended with it, and nothing else.
+        os.kill(server.workers("m")[0]["pid"], signal.SIGKILL)
+        server.wait_for_lines("Retry worker")
+        ground.check_serving(server)
     kill(server)
     poll(lambda: list(ground.memory.glob("models/.*")) == [], "memory is cleared")
     assert ground.marked_files() == []
