@@ -14,7 +14,7 @@ and every process that the model starts inherits it. docs/confidential.md has th
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from torchkeep.backend import landlock, process
@@ -117,21 +117,38 @@ def _ruleset(sandbox: Sandbox, model_dir: Path, abi: int) -> Ruleset | None:
     if not abi:
         return None
     if sandbox.level == "strict":
-        allowed = list(_strictly_allowed(sandbox, model_dir))
+        allowed = [*_readable(sandbox), *_strictly_allowed(sandbox, model_dir)]
         return Ruleset(
             abi, allowed, allows_tcp=sandbox.allows_network, allows_abstract_sockets=False
         )
     if not sandbox.hidden:
         return Ruleset(abi, None)
-    ours = [Allowed(path) for path in _interpreter_paths()]
+    ours = _without_hidden(map(Allowed, _interpreter_paths()), sandbox)
     own = [Allowed(Path(path), landlock.ALL) for path in (model_dir, sandbox.scratch)]
     rest = everything_but(map(Path, sandbox.hidden))
     return Ruleset(abi, [*ours, *own, *(Allowed(path, landlock.ALL) for path in rest)])
 
 
+def _readable(sandbox: Sandbox) -> Iterator[Allowed]:
+    """What a strictly confined process may read, beside what is its own."""
+    places = [*_interpreter_paths(), *map(Path, _SYSTEM)]
+    return _without_hidden(map(Allowed, places), sandbox)
+
+
+def _without_hidden(allowed: Iterable[Allowed], sandbox: Sandbox) -> Iterator[Allowed]:
+    """A key or a model may lie where libraries do (PYTHONPATH=/app): there, names are all."""
+    hidden = [Path(os.path.realpath(path)) for path in sandbox.hidden]
+    for one in allowed:
+        root = Path(os.path.realpath(one.path))
+        below = [path for path in hidden if path.is_relative_to(root)]
+        if not below:
+            yield one
+        elif root.is_dir():
+            yield Allowed(root, landlock.LIST)  # or Python finds no module on the way
+            yield from (Allowed(path, one.rights) for path in everything_but(below, root))
+
+
 def _strictly_allowed(sandbox: Sandbox, model_dir: Path) -> Iterator[Allowed]:
-    yield from map(Allowed, _interpreter_paths())
-    yield from (Allowed(Path(path)) for path in _SYSTEM)
     yield from (Allowed(Path(path), landlock.ALL) for path in _DEVICES)
     # An archive that came unpacked is not the server's copy, so nobody writes to it.
     yield Allowed(model_dir, landlock.READ if model_dir.is_symlink() else landlock.ALL)

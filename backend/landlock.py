@@ -29,6 +29,7 @@ _TCP_ABI = 4
 _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
 
 READ = _EXECUTE | _READ_FILE | _READ_DIR
+LIST = _READ_DIR
 ALL = _FIRST_VERSION | _REFER | _TRUNCATE | _IOCTL_DEV
 
 
@@ -97,14 +98,14 @@ class Ruleset:
             os.close(descriptor)
 
 
-def everything_but(hidden: Iterable[Path]) -> Iterator[Path]:
-    """Paths that together allow all of the file system but these, and the way to them.
+def everything_but(hidden: Iterable[Path], root: Path = Path("/")) -> Iterator[Path]:
+    """Paths that together allow all below `root` but these, and the way to them.
 
     What is made later beside the way to a hidden path is hidden too.
     """
     hidden_paths = {Path(os.path.realpath(path)) for path in hidden}
     way = {parent for path in hidden_paths for parent in path.parents}
-    pending = [Path("/")]
+    pending = [root]
     while pending:
         directory = pending.pop()
         try:

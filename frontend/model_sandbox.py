@@ -146,7 +146,7 @@ class ModelSandbox:
 
     def _hidden(self) -> Sequence[Path]:
         hidden = list(self._policy.hidden)
-        if self.level == "standard" and self._users is None:
+        if self._users is None:
             hidden += [*self._policy.areas, self._model_dir.unpacked.path.parent]
         return hidden
 

@@ -186,8 +186,7 @@ class ModelRegistry:
             model_dir.forget()
             raise
         spec = replace(spec, interpreter=found.interpreter, python_path=found.python_path)
-        for warning in model_dir.config.warnings:
-            log.warning("model %s: %s", spec.name, warning)
+        _warn_of(spec.name, model_dir)
         served = ServedModel(spec, model_dir, self._ground)
         self._models.setdefault(spec.name, {})[spec.version] = served
         self._default.setdefault(spec.name, spec.version)
@@ -396,6 +395,21 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _warn_of(name: str, model_dir: ModelDir) -> None:
+    """Log what is ignored of a model's configuration; of a sealed one it would quote a secret."""
+    warnings = model_dir.config.warnings
+    if model_dir.sealed and warnings:
+        log.warning(
+            "model %s: %d settings of its configuration file are ignored, and not told because "
+            "it is sealed: its owner sees which by serving the archive unsealed",
+            name,
+            len(warnings),
+        )
+        return
+    for warning in warnings:
+        log.warning("model %s: %s", name, warning)
 
 
 def without_query(text: str) -> str:

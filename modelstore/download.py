@@ -72,8 +72,10 @@ def download(
     except ModelStoreError:
         raise
     except (OSError, ValueError, http.client.HTTPException) as error:
-        # the file name only: urls carry signatures
-        log.warning("download of %s failed: %s", target.name, error)
+        # The file name only: urls carry signatures, and this one error quotes them.
+        is_quoting = isinstance(error, http.client.InvalidURL)
+        reason = "http cannot carry such a url" if is_quoting else error
+        log.warning("download of %s failed: %s", target.name, reason)
         raise DownloadFailed(url) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -24,15 +24,21 @@ A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
-`frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` -> `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
-A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` -> `sealed.SealedFile`
--> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives a killed server.
-Before any code of the model runs, `backend/confine.py` confines the process, as
-`frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
-Life of a log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` ->
-an outlet that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes
-to `frontend/metrics.py`, which `metrics.yaml` and `metrics_mode` lead on to text or lines.
+`frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
+`WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
 loaded model fast, `frontend/thread_plan.py` gives each worker its threads and cores.
+Before any code of the model runs, `backend/confine.py` confines the process, as
+`frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
+
+A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`runtime/keys.py`) ->
+`sealed.SealedFile` -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives
+a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
+
+What is served is kept by `frontend/snapshots.py`, for the next start.
+
+A log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` -> an outlet
+that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes to
+`frontend/metrics.py`, which `metrics.yaml` and `metrics_mode` lead on to text or lines.
 """

@@ -127,7 +127,7 @@ async def _serve(
 ) -> int:
     compute = plan_compute(config, environ)
     sandbox = _sandbox_policy(config)
-    if sandbox.level != "off":
+    if sandbox.level != "off" or config.key_source is not None:
         keep_memory_private()  # of the frontend itself
     pins = compute.pins and sandbox.may_pin
     plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
@@ -193,11 +193,12 @@ async def compose(
     metrics_file, metrics_config = _metrics_text(config)
     async with AsyncExitStack() as stack:
         keys = _api_keys(config, stack)
+        store = _model_store(config, environ, sandbox)
+        if store.key_source is not None:
+            # Before the zygote, who ends every later child that nobody told it of.
+            stack.enter_context(Janitor(store.unpack_roots()))
         zygote_environment = with_allocator(environ, compute.allocator_library)
         zygote = await stack.enter_async_context(ZygoteClient(zygote_environment))
-        store = _model_store(config, environ)
-        if store.key_source is not None:
-            stack.enter_context(Janitor(store.unpack_roots()))
         await asyncio.to_thread(store.sweep)
         ground = WorkerGround(
             zygote=zygote,
@@ -288,7 +289,7 @@ def _key_source(config: Config) -> DeliversKeys | None:
     return key_source(config.key_source, config.kbs_certificate, evidence)
 
 
-def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
+def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPolicy) -> ModelStore:
     temporary = _unpack_root(environ)
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
     source = _key_source(config)
@@ -312,15 +313,15 @@ def _model_store(config: Config, environ: Mapping[str, str]) -> ModelStore:
         memory_place=MemoryPlace(
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
-        reach=_reach(config),
+        reach=_reach(config, sandbox),
     )
 
 
-def _reach(config: Config) -> Reach:
+def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
     """Where registering by url may lead."""
     service = key_service(config.key_source)
     brokers = [] if service is None else [(service.host, service.port)]
-    return Reach(brokers, is_loopback_allowed=config.sandbox != "strict")
+    return Reach(brokers, is_loopback_allowed=sandbox.level != "strict")
 
 
 def _listeners(

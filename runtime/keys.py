@@ -165,7 +165,7 @@ def key_source(
         return DataHubKeys(service)
     if kind == "kbs" and service is not None:
         return ResourceKeys(BrokerKeys(_trusting(service, certificate), evidence))
-    raise ConfigError(f"key_source={setting}: expected {EXPECTED}")
+    raise ConfigError(f"key_source={_plain(setting)}: expected {EXPECTED}")
 
 
 def key_service(setting: str | None) -> Service | None:
@@ -183,7 +183,12 @@ def key_service(setting: str | None) -> Service | None:
             raise ValueError(f"{service.host} is not this machine, and nothing seals the key")
         return service
     except ValueError as error:
-        raise ConfigError(f"key_source={setting}: {error}; expected {EXPECTED}") from error
+        raise ConfigError(f"key_source={_plain(setting)}: {error}; expected {EXPECTED}") from error
+
+
+def _plain(setting: str) -> str:
+    """Without the password that somebody may have put before the host."""
+    return re.sub(r"//[^/]*@", "//...@", setting)
 
 
 def _trusting(service: Service, certificate: Path | None) -> Service:

@@ -33,7 +33,12 @@ from torchkeep.runtime.metric_log import MetricLog
 
 START = "torchkeep.start"
 MODEL = "torchkeep.model"
-STDOUT_LEVELS = {"": logging.WARNING, START: logging.INFO}
+STDOUT_LEVELS = {
+    "": logging.WARNING,
+    START: logging.INFO,
+    # Its warnings quote bytes of the body that it could not read; the answer says it is bad.
+    "python_multipart": logging.CRITICAL,
+}
 # What log readers look for in a line; the rest of our names say more than TorchServe's would.
 TORCHSERVE_NAMES = {MODEL: "MODEL_LOG"}
 

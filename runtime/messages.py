@@ -55,7 +55,7 @@ class Sandbox:
 
     level: str = "off"  # off, standard or strict
     allows_network: bool = False  # in strict; standard leaves it open
-    hidden: list[str] = field(default_factory=list)  # standard: paths out of reach
+    hidden: list[str] = field(default_factory=list)  # paths out of reach, wherever they lie
     scratch: str = ""  # a directory for what it writes
     uid: int = 0  # a user of its own; 0: stays the server's
     gid: int = 0  # of all workers of the model

@@ -357,6 +357,34 @@ def test_everything_but_leaves_out_the_hidden_path_and_the_way_to_it(tmp_path: P
     assert tmp_path / "link" not in allowed
 
 
+@needs_all_layers
+@pytest.mark.parametrize("level", ["standard", "strict"])
+def test_what_is_hidden_stays_so_where_libraries_lie_too(
+    level: str, confined: Confined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = confined.key_file.parent
+    (root / "beside_a_key.py").write_text("")
+    (root / "library").mkdir()
+    (root / "library" / "module.py").write_text("")
+    monkeypatch.syspath_prepend(str(root))
+    attempts: dict[str, Callable[[], object]] = {
+        "key": confined.key_file.read_text,
+        "other model": (confined.other_dir / "weights").read_text,
+        "own file": (confined.model_dir / "weights").read_text,
+        "import": lambda: __import__("beside_a_key"),
+        "library": (root / "library" / "module.py").read_text,
+        "write": lambda: (root / "library" / "new").write_text("x"),
+    }
+    assert confined.outcomes(confined.sandbox(level), attempts) == {
+        "key": "EACCES",
+        "other model": "EACCES",
+        "own file": "done",
+        "import": "done",
+        "library": "done",
+        "write": "done" if level == "standard" else "EACCES",
+    }
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_filters_stay_far_below_the_kernels_limit(machine: str) -> None:
     program = filter_program(machine, allows_network=False, confines_signals=True)

@@ -402,6 +402,14 @@ def test_a_password_in_the_url_is_refused_and_not_logged(
     assert len(server.hosts) == 1
 
 
+@pytest.mark.parametrize("url", ["/m.mar?sig=secret x", "/m.mar?sig=secret\x01", "secret/m.mar"])
+def test_a_url_that_http_cannot_carry_is_not_quoted_in_the_log(
+    url: str, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert type(failure(f"http://127.0.0.1:1{url}", target)) is DownloadFailed
+    assert caplog.messages == ["download of m.mar failed: http cannot carry such a url"]
+
+
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Key and certificate of `store.example`, which this process trusts."""

@@ -558,6 +558,13 @@ def test_the_data_hub_is_on_this_machine(host: str) -> None:
     assert key_source(f"cdh:http://{host}", None, None) is not None
 
 
+def test_a_password_in_a_setting_is_not_quoted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        key_source("kbs:https://user:hunter2@host", None, None)
+    assert "hunter2" not in str(caught.value)
+    assert "//...@host" in str(caught.value)
+
+
 def test_without_a_setting_there_is_no_source() -> None:
     assert key_source(None, None, None) is None
     assert keys_module.key_service(None) is None

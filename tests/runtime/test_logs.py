@@ -9,6 +9,8 @@ import time
 from typing import Any
 
 import pytest
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
 
 from torchkeep.runtime import logs as module
 from torchkeep.runtime.log_text import Bell
@@ -125,6 +127,14 @@ def test_only_warnings_come_from_everyone_else(stream: io.StringIO) -> None:
         logging.getLogger("torchkeep.x").info("chatter")
         logging.getLogger("other").warning("careful: %d", 3)
     assert re.fullmatch(STAMP + r" \[WARN \] MainThread other - careful: 3\n", stream.getvalue())
+
+
+def test_the_parser_of_forms_is_not_heard_because_it_quotes_the_body(stream: io.StringIO) -> None:
+    with configure_logging(stream):
+        parser = MultipartParser(b"boundary")
+        with pytest.raises(MultipartParseError):
+            parser.write(b"payload")
+    assert stream.getvalue() == ""
 
 
 def test_everything_is_as_before_afterwards(stream: io.StringIO) -> None:

@@ -17,15 +17,22 @@ def registered(server: Any, url: str) -> tuple[int, str, str]:
     return status, answer["type"], answer["message"]
 
 
-@pytest.mark.parametrize("sandbox", ["standard", "strict"])
+@pytest.mark.parametrize(
+    ("is_strict", "config"),
+    [
+        (False, {"sandbox": "standard"}),
+        (True, {"sandbox": "strict"}),
+        (True, {"key_source": "cdh:http://127.0.0.1:8006"}),  # which makes every model strict
+    ],
+)
 def test_this_machine_is_reached_unless_the_server_is_strict(
-    server_factory: Callable[..., Any], sandbox: str
+    server_factory: Callable[..., Any], is_strict: bool, config: dict[str, str]
 ) -> None:
-    server = server_factory(config={"sandbox": sandbox})
+    server = server_factory(config=config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0)
         url = f"http://localhost:{listening.getsockname()[1]}/m.mar"
-        if sandbox == "strict":
+        if is_strict:
             assert registered(server, url) == (
                 404,
                 "ModelNotFoundException",

@@ -1,8 +1,10 @@
 """A whole server with sealed archives: it answers, and nowhere is a trace of what they hold."""
 
 import contextlib
+import io
 import json
 import os
+import re
 import secrets
 import signal
 import stat
@@ -180,12 +182,21 @@ def test_stop_leaves_no_trace(ground: Ground, server_factory: Callable[..., Any]
     assert list(ground.memory.glob("models/*")) == []
 
 
+@pytest.mark.parametrize("loses_worker", [False, True])
 def test_a_killed_server_leaves_no_trace(
-    ground: Ground, server_factory: Callable[..., Any], poll: Callable[..., Any]
+    loses_worker: bool,
+    ground: Ground,
+    server_factory: Callable[..., Any],
+    poll: Callable[..., Any],
 ) -> None:
     write_sealed(ground.store / "m.mar", ground.archive())
     server = server_factory(["m.mar"], ground.store, ground.config)
     ground.check_serving(server)
+    if loses_worker:
+        # What the worker may have left behind is ended with it, and nothing else.
+        os.kill(server.workers("m")[0]["pid"], signal.SIGKILL)
+        server.wait_for_lines("Retry worker")
+        ground.check_serving(server)
     kill(server)
     poll(lambda: list(ground.memory.glob("models/.*")) == [], "memory is cleared")
     assert ground.marked_files() == []
@@ -263,3 +274,33 @@ def test_a_trusted_model_that_cannot_be_read_stops_the_start(
     log = next(ground.tmp_path.rglob("server.log")).read_text()
     assert "Invalid configuration: trusted_models: m 1.0: 'anything' is not sha256:<dig" in log
     assert "Traceback" not in log
+
+
+def test_the_log_quotes_nothing_of_a_sealed_archive(
+    ground: Ground, server_factory: Callable[..., Any]
+) -> None:
+    marker = ground.marker.decode()
+    manifest = {"model": {"modelName": "m", "handler": "h.py", "configFile": "c.yaml"}}
+    files = {
+        "MAR-INF/MANIFEST.json": json.dumps(manifest),
+        "h.py": HANDLER.format(marker=marker),
+        "weights.bin": "",
+        "c.yaml": f"minWorkers: {marker}\nbatchSize: {marker}\n",
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    write_sealed(ground.store / "m.mar", buffer.getvalue())
+    server = server_factory(["m.mar"], ground.store, ground.config)
+    server.wait_until_ready("m")
+    log = server.wait_for_lines("model m: 2 settings of its configuration file are ignored")
+    assert marker not in log
+
+
+def test_a_server_with_keys_dumps_no_core_even_without_a_sandbox(
+    ground: Ground, server_factory: Callable[..., Any]
+) -> None:
+    server = server_factory([], ground.store, {**ground.config, "sandbox": "off"})
+    limits = Path(f"/proc/{server.pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
