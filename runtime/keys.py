@@ -183,7 +183,9 @@ def key_service(setting: str | None) -> Service | None:
             raise ValueError(f"{service.host} is not this machine, and nothing seals the key")
         return service
     except ValueError as error:
-        raise ConfigError(f"key_source={_plain(setting)}: {error}; expected {EXPECTED}") from error
+        raise ConfigError(
+            f"key_source={_plain(setting or '')}: {error}; expected {EXPECTED}"
+        ) from error
 
 
 def _plain(setting: str) -> str:

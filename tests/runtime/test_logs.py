@@ -130,7 +130,7 @@ def test_only_warnings_come_from_everyone_else(stream: io.StringIO) -> None:
 
 
 def test_the_parser_of_forms_is_not_heard_because_it_quotes_the_body(stream: io.StringIO) -> None:
-    with configure_logging(stream):
+    with configure_logging(Stdout(stream)):
         parser = MultipartParser(b"boundary")
         with pytest.raises(MultipartParseError):
             parser.write(b"payload")
