@@ -82,6 +82,8 @@ def adopt(frontend_pid: int) -> None:
     """Wait until the frontend is the parent, then die with it."""
     deadline = time.monotonic() + _PARENT_DEADLINE_S
     while os.getppid() != frontend_pid:
+        if not os.path.exists(f"/proc/{frontend_pid}"):  # killed in its first moments
+            raise SystemExit("the frontend is gone")
         if time.monotonic() > deadline:
             raise SystemExit("the frontend did not become the parent of this process")
         time.sleep(0.0005)

@@ -1,7 +1,9 @@
 """What a forked process does to itself."""
 
 import os
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -21,6 +23,15 @@ def test_stderr_is_held_back_unless_something_fails(capfd: pytest.CaptureFixture
         _fail_noisily()
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "why\nafter\n"
+
+
+def test_a_process_whose_frontend_is_gone_does_not_wait_for_it() -> None:
+    frontend = subprocess.Popen(["true"])
+    frontend.wait()
+    started = time.monotonic()
+    with pytest.raises(SystemExit, match="the frontend is gone"):
+        process.adopt(frontend.pid)
+    assert time.monotonic() - started < 5  # of the ten seconds it has otherwise
 
 
 def test_threads_are_the_plans_unless_the_environment_decides(

@@ -89,6 +89,15 @@ def test_a_disabled_register_route_asks_for_the_key_first(status: Any) -> None:
     assert status("management", "/models?url=m.mar", "management", "POST") == 405
 
 
+@pytest.mark.parametrize("port", ["inference", "management", "shared"])
+def test_the_description_of_the_api_asks_for_no_key(status: Any, port: str) -> None:
+    assert status(port, "/", "none", "OPTIONS") == 200
+    assert status(port, "/api-description", "none") == 200
+    assert status(port, "/", "none") == 405
+    assert status(port, "/predictions/m", "none", "OPTIONS") == 400
+    assert status(port, "/models/m", "none", "OPTIONS") == 400
+
+
 def test_the_metrics_port_asks_for_no_key(status: Any) -> None:
     assert status("metrics", "/metrics", "none") == 200
     assert status("metrics", "/token", "API") == 404
