@@ -165,6 +165,7 @@ def handle(data, context):
         print(facts["raise"], "printed")
         raise ValueError(facts["raise"])
     inherited = descriptors()
+    ids = [os.getuid(), os.getgid(), os.getpid()]  # as a new namespace may leave none
     tried, calls = attempts(facts)
     report = {name: outcome(attempt) for name, attempt in tried.items()}
     report["calls"] = {name: outcome(attempt) for name, attempt in calls.items()}
@@ -177,5 +178,5 @@ def handle(data, context):
             "key": outcome(lambda: in_torch_helper(os.open, facts["key"], os.O_RDONLY)),
         }
     report["descriptors"] = inherited
-    report["ids"] = [os.getuid(), os.getgid(), os.getpid()]
+    report["ids"] = ids
     return [json.dumps(report)]
