@@ -476,7 +476,8 @@ def _sandbox_policy(config: Config) -> SandboxPolicy:
         "network" in config.sandbox_allow,
         config.handler_log,
         keys,
-        has_key_service=kind in ("cdh", "kbs"),
+        # A TEE, be it simulated, is there to keep secrets: its handlers are strangers as well.
+        has_key_service=kind in ("cdh", "kbs") or config.insecure_simulated_tee,
     )
 
 
