@@ -28,6 +28,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from torchkeep.frontend.deadline import Deadline
 from torchkeep.frontend.errors import BadRequest, RequestTimeout
 from torchkeep.frontend.exchange import Exchange, Refusal, refusal
 from torchkeep.frontend.responses import Header
@@ -84,9 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = _new_parser(self)
         self._active: Exchange | None = None
         self._waiting: deque[Exchange | Refusal] = deque()  # pipelined, in order
-        self._on_deadline: Callable[[], None] | None = None
-        self._due = 0.0  # by the loop's clock, while there is a deadline
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self.loop)
         self._is_deaf = False  # what still arrives is not read: a refusal is on its way
         self._is_over = False  # nothing is written any more either
         self._is_receiving = False
@@ -109,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self._arm(self._idle_s(self._limits.head_s), self._give_up)
+        self._deadline.set(self._idle_s(self._limits.head_s), self._give_up)
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
@@ -133,9 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
-        self._disarm()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadline.close()
         self._is_deaf = self._is_over = True
         if self._active is not None:
             self._active.lose_client()
@@ -146,7 +143,7 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Drain: what has begun to arrive is answered, what is idle gets a short grace."""
         if self._active is None and not self._is_receiving and not self._is_deaf:
-            self._arm(self._limits.drain_grace_s, self._give_up)
+            self._deadline.set(self._limits.drain_grace_s, self._give_up)
 
     def _ignore_upgrade(self) -> None:
         """TorchServe: an offer to upgrade is ignored, and the body of the request follows.
@@ -168,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._is_deaf:
             raise ValueError("nothing may follow a refused request")
-        self._disarm()
+        self._deadline.clear()
         self._is_receiving = True
         self._begun += 1
         self._start_message()
@@ -264,7 +261,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _answer(self, exchange: Exchange) -> None:
         self._active = exchange
-        self._disarm()
+        self._deadline.clear()
         if self._begin is None or not exchange.can_respond or not self._begin(exchange):
             self.start_task(exchange, cast(ASGIApp, self.app))
 
@@ -323,14 +320,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-            self._arm(LINGER_S, self.transport.abort)
+            self._deadline.set(LINGER_S, self.transport.abort)
 
     def _close(self) -> None:
         self._is_deaf = self._is_over = True
         self.transport.close()
         self._unsent_bytes = self.transport.get_write_buffer_size()
         if self._unsent_bytes:
-            self._arm(self._limits.body_s, self._give_up)
+            self._deadline.set(self._limits.body_s, self._give_up)
 
     # Deadlines
 
@@ -343,40 +340,16 @@ class HttpProtocol(HttpToolsProtocol):
             if overhead > MAX_HEAD_BYTES + MAX_OVERHEAD * self._body_bytes:
                 self._refuse(refusal(BadRequest("Invalid HTTP message."), self._cors))
             elif self._has_head:
-                self._arm(self._limits.body_s, self._time_out)
-            elif self._on_deadline is None:
-                self._arm(self._limits.head_s, self._time_out)
+                self._deadline.set(self._limits.body_s, self._time_out)
+            elif not self._deadline.is_set:
+                self._deadline.set(self._limits.head_s, self._time_out)
         elif self._active is not None:
-            self._disarm()
-        elif self._on_deadline is None:
-            self._arm(self._idle_s(self._limits.keep_alive_s), self._give_up)
+            self._deadline.clear()
+        elif not self._deadline.is_set:
+            self._deadline.set(self._idle_s(self._limits.keep_alive_s), self._give_up)
 
     def _idle_s(self, otherwise_s: float) -> float:
         return self._limits.drain_grace_s if self._state.is_draining else otherwise_s
-
-    def _arm(self, seconds: float, action: Callable[[], None]) -> None:
-        # One timer outlives many deadlines: arming one for each would cost more than this.
-        self._on_deadline = action
-        self._due = self.loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._due:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self.loop.call_at(self._due, self._look_at_clock)
-
-    def _disarm(self) -> None:
-        self._on_deadline = None
-
-    def _look_at_clock(self) -> None:
-        self._timer = None
-        action = self._on_deadline
-        if action is None:
-            return
-        if self.loop.time() < self._due:
-            self._timer = self.loop.call_at(self._due, self._look_at_clock)
-        else:
-            self._on_deadline = None
-            action()
 
     def _time_out(self) -> None:
         self._refuse(refusal(RequestTimeout("The request did not arrive in time."), self._cors))
@@ -390,7 +363,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif unsent_before and self._unsent_bytes >= unsent_before:
             self.transport.abort()
         else:
-            self._arm(self._limits.body_s, self._give_up)
+            self._deadline.set(self._limits.body_s, self._give_up)
 
     def _start_message(self) -> None:
         self.url = b""

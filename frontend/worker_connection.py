@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
+from torchkeep.frontend.deadline import Deadline
 from torchkeep.runtime.errors import ServingError, WireError
 from torchkeep.runtime.messages import Chunk, Message
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
@@ -49,8 +50,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._awaited = 0  # replies
         self._reply: asyncio.Future[Message] | None = None  # of an `exchange`
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0  # by the loop's clock, while a reply is awaited
+        self._loop = asyncio.get_running_loop()
+        self._deadline = Deadline(self._loop)  # while a reply is awaited
         self._limit_s = 0.0  # between one message of the worker and the next
 
     async def open(self) -> socket.socket:
@@ -61,7 +62,6 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._wire = Wire("frontend", secret, self._worker_id, self._max_body_bytes)
         secret[:] = bytes(SECRET_BYTES)
         try:
-            self._loop = asyncio.get_running_loop()
             await self._loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
             ours.close()
@@ -98,7 +98,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Let go of the worker: it sees the end of the stream and exits."""
-        self._stop_clock()
+        self._deadline.close()
         if self._transport is not None:
             self._transport.abort()
 
@@ -128,8 +128,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
         if not self._awaited:
             kind = type(message).__name__
             raise WorkerDied(f"it sent a {kind} message that nobody asked for")
-        if self._loop.time() >= self._due:  # before the timer has had its turn
-            self._end(TimeoutError())
+        if self._deadline.has_passed:
+            self._time_out()
             return
         if isinstance(message, Chunk):
             self._restart_clock()
@@ -138,37 +138,25 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._awaited -= 1
         if self._awaited:
             self._restart_clock()
+        else:
+            self._deadline.clear()
         if self._reply is None:
             self._on_message(message)
         elif not self._reply.done():
             self._reply.set_result(message)
 
     def _restart_clock(self) -> None:
-        # One timer outlives many messages: arming one for each would cost more than this.
-        self._due = self._loop.time() + self._limit_s
-        if self._timer is None or self._timer.when() > self._due:
-            self._stop_clock()
-            self._timer = self._loop.call_at(self._due, self._look_at_clock)
+        self._deadline.set(self._limit_s, self._time_out)
 
-    def _look_at_clock(self) -> None:
-        self._timer = None
-        if not self._awaited:
-            return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._look_at_clock)
-        else:
-            self._end(TimeoutError())
-
-    def _stop_clock(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _time_out(self) -> None:
+        self._end(TimeoutError())
 
     def _fail(self, error: WorkerDied) -> None:
         self.close()
         self._end(error)
 
     def _end(self, error: Exception) -> None:
+        self._deadline.clear()
         self._awaited = 0  # a reply that comes after all comes too late
         if self._reply is None:
             self._on_end(error)
