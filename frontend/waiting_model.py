@@ -4,12 +4,13 @@ import asyncio
 import logging
 from typing import Any
 
+from torchkeep.frontend import worker_process
 from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.store import default_model_name
 
 log = logging.getLogger(__name__)
 
-BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55)  # between two attempts; the last one repeats
+BACKOFF_S = worker_process.BACKOFF_S[:10]  # between two attempts; the last, 55 s, repeats
 
 
 class WaitingModel:

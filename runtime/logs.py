@@ -107,11 +107,8 @@ class AccessLog:
 
     def take(self) -> str:
         """Every line so far, from the writer's thread; each with a MARK behind its time."""
-        lines = []
-        with suppress(IndexError):
-            while True:
-                lines.append(self._lines.popleft())
-        return "".join(lines)
+        lines = self._lines
+        return "".join([lines.popleft() for _ in range(len(lines))])
 
 
 @dataclass(frozen=True, slots=True)

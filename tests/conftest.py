@@ -77,6 +77,19 @@ def free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory; at the end nothing but the empty area may be left in it."""
+    root = Path("/dev/shm") / f"torchkeep-test-{os.getpid()}"
+    root.mkdir()
+    yield root
+    left = [path for path in root.rglob("*") if path.name != "models"]
+    for path in (root / "models", root):
+        if path.exists() and not left:
+            path.rmdir()
+    assert left == []
+
+
 class Server:
     """A real server process on ports of its own; everything it writes is under `workdir`."""
 

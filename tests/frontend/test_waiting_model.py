@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.served_model import WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.modelstore.errors import KeyStep, KeyUnavailable
-from torchkeep.modelstore.memory_place import SHARED_MEMORY, MemoryPlace
+from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
 
@@ -48,17 +47,6 @@ class LateKeys:
 @pytest.fixture
 def keys() -> LateKeys:
     return LateKeys()
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory, which ends as empty as it began."""
-    root = SHARED_MEMORY / f"torchkeep-test-{os.getpid()}"
-    root.mkdir()
-    yield root
-    if (root / "models").exists():
-        (root / "models").rmdir()
-    root.rmdir()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from torchkeep.modelstore.errors import (
     UnreadableArchive,
     Untrusted,
 )
-from torchkeep.modelstore.memory_place import SHARED_MEMORY, MemoryPlace, is_in_memory
+from torchkeep.modelstore.memory_place import MemoryPlace, is_in_memory
 from torchkeep.modelstore.pinned import PinnedFile
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
@@ -41,19 +41,6 @@ OWNER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 OWNER_TEXT = base64.b64encode(OWNER.public_key().public_bytes_raw()).decode()
 MAR = mar_bytes()
 FULL = os.statvfs_result((4096, 4096, 100, 2, 2, 0, 0, 0, 0, 255))
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A directory in memory; at the end nothing but the empty area may be left in it."""
-    root = SHARED_MEMORY / f"torchkeep-test-{os.getpid()}"
-    root.mkdir()
-    yield root
-    left = [path for path in root.rglob("*") if path.name != "models"]
-    for path in (root / "models", root):
-        if path.exists() and not left:
-            path.rmdir()
-    assert left == []
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import base64
 import json
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import pytest
 from key_services import Broker, DataHub, Handler, StandIn
 from memory_search import found_in_memory
 from sealing import KEY_ID, mar_bytes, write_sealed
-
-from torchkeep.modelstore.memory_place import SHARED_MEMORY
 
 Factory = Callable[..., Any]
 PATH = KEY_ID.removeprefix("kbs:///")
@@ -31,16 +28,6 @@ def store(tmp_path: Path) -> Path:
     write_sealed(root / "m.mar", mar_bytes("m", files={"h.py": HANDLER}), kek=KEK)
     (root / "plain.mar").write_bytes(mar_bytes("plain", files={"h.py": HANDLER}))
     return root
-
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    root = SHARED_MEMORY / f"torchkeep-release-{os.getpid()}"
-    root.mkdir()
-    yield root
-    if (root / "models").exists():
-        (root / "models").rmdir()  # empty, or this fails
-    root.rmdir()
 
 
 @pytest.fixture(params=["cdh", "kbs"])

@@ -96,18 +96,6 @@ class Ground:
 
 
 @pytest.fixture
-def memory() -> Iterator[Path]:
-    root = SHARED_MEMORY / f"torchkeep-system-{os.getpid()}"
-    root.mkdir()
-    yield root
-    left = [path for path in root.rglob("*") if path.name != "models"]
-    for path in (root / "models", root):
-        if path.exists() and not left:
-            path.rmdir()
-    assert left == []
-
-
-@pytest.fixture
 def ground(tmp_path: Path, memory: Path) -> Ground:
     return Ground(tmp_path, memory)
 
