@@ -192,7 +192,8 @@ class ModelRegistry:
         self._default.setdefault(spec.name, spec.version)
         if registration.loaded_at_startup:
             self._startup_names.add(spec.name)
-        other = self._waiting.get((spec.name, spec.version))
+        # In the same moment: nobody shall see it twice, served and waiting.
+        other = self._waiting.pop((spec.name, spec.version), None)
         if other is not None and other is not wait:
             await other.cancel()  # it came another way
         log.debug("Model %s loaded.", spec.name)
@@ -263,7 +264,7 @@ class ModelRegistry:
     async def _load_or_wait(
         self, asked: Registration, saved: SavedModel | None
     ) -> ServedModel | None:
-        waiting = WaitingModel(asked.url, asked.initial_workers or 0)
+        waiting = WaitingModel(asked.url, asked.initial_workers or 0, saved)
         loading = asyncio.create_task(self._load(asked, saved, waiting))
         begun = asyncio.create_task(waiting.begun.wait())
         await asyncio.wait({loading, begun}, return_when=asyncio.FIRST_COMPLETED)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
@@ -52,9 +52,9 @@ class Snapshots:
             return
         now = datetime.now()
         name = snapshot_name(now, occasion)
-        models = [self._saved(model) for model in self._registry.all()]
+        models = [self._saved(model.spec) for model in self._registry.all()]
         # What has not got its key yet is to be there after the next start all the same.
-        models += [_saved_waiting(one) for one in self._registry.all_waiting() if one.version]
+        models += [self._saved_waiting(one) for one in self._registry.all_waiting() if one.version]
         text = format_snapshot(name, now, self._settings, models)
         try:
             await asyncio.to_thread(write_atomically, self._directory, name, text)
@@ -63,8 +63,7 @@ class Snapshots:
                 log.warning("snapshots cannot be written to %s: %s", self._directory, error)
             self._is_writable = False
 
-    def _saved(self, model: ServedModel) -> SavedModel:
-        spec = model.spec
+    def _saved(self, spec: ModelSpec) -> SavedModel:
         return SavedModel(
             spec.name,
             spec.version,
@@ -79,20 +78,16 @@ class Snapshots:
             spec.runtime,
         )
 
-
-def _saved_waiting(model: WaitingModel) -> SavedModel:
-    archive = model.url.rstrip("/").rpartition("/")[2]
-    spec = ModelSpec(model.name, model.version, model.url, "")
-    return SavedModel(
-        model.name,
-        model.version,
-        archive,
-        False,
-        model.workers,
-        model.workers,
-        spec.batch_size,
-        spec.max_batch_delay_ms,
-        spec.response_timeout_s,
-        spec.startup_timeout_s,
-        spec.runtime,
-    )
+    def _saved_waiting(self, model: WaitingModel) -> SavedModel:
+        """As the snapshot has it that it comes from; otherwise as it would begin."""
+        if model.saved is not None:
+            return model.saved
+        spec = ModelSpec(
+            model.name,
+            model.version,
+            model.url,
+            handler="",
+            min_workers=model.workers,
+            max_workers=model.workers,
+        )
+        return self._saved(spec)

@@ -7,6 +7,7 @@ from typing import Any
 from torchkeep.frontend import worker_process
 from torchkeep.modelstore.errors import KeyUnavailable
 from torchkeep.modelstore.store import default_model_name
+from torchkeep.runtime.snapshot import SavedModel
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +20,10 @@ class WaitingModel:
     The store tells it what the sealed archive says of itself, and asks it how long to wait.
     """
 
-    def __init__(self, url: str, workers: int = 0) -> None:
+    def __init__(self, url: str, workers: int = 0, saved: SavedModel | None = None) -> None:
         self.url = url
         self.workers = workers  # to be started
+        self.saved = saved  # the snapshot that it comes from
         self.name = ""
         self.version = ""
         self.reason = "its key has been asked for, or it is being unpacked"

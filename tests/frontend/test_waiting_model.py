@@ -16,11 +16,14 @@ from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.served_model import WorkerGround
+from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.modelstore.errors import KeyStep, KeyUnavailable
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
+from torchkeep.runtime.properties import parse_properties
+from torchkeep.runtime.snapshot import SavedModel, parse_models
 
 Ask = Callable[..., Awaitable[Any]]
 
@@ -249,3 +252,33 @@ def test_a_register_call_does_not_wait(
         assert (await ask_async(management, "GET", "/models/m")).status == 404
 
     run(scenario)
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_a_snapshot_keeps_what_waits_with_its_settings(
+    registry: ModelRegistry,
+    keys: LateKeys,
+    tmp_path: Path,
+    batch_size: int | None,
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(registry_module, "KEY_PATIENCE_S", 0.05)
+    saved = SavedModel("m", "1.0", "m.mar", True, 2, 3, batch_size or 1, 50, 7, 9, "python")
+
+    async def scenario() -> None:
+        if batch_size is None:
+            await registry.load_at_startup(None, "m.mar")
+        else:
+            await registry.restore(saved)
+        assert registry.is_waiting("m")
+        await Snapshots(tmp_path / "config", {}, None, registry).save("shutdown")
+        await registry.close()
+
+    asyncio.run(scenario())
+    (path,) = (tmp_path / "config").iterdir()
+    properties = {one.key: one.value for one in parse_properties(path.read_text())}
+    (found,) = parse_models(properties["model_snapshot"])
+    if batch_size is None:
+        assert found == SavedModel("m", "1.0", "m.mar", False, 0, 0, 1, 100, 120, 120, "python")
+    else:
+        assert found == saved
