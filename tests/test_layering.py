@@ -22,7 +22,7 @@ OURS = {
     "modelstore": set[str](),
 }
 LIBRARIES = {
-    "runtime": {"cryptography", "msgpack", "yaml"},
+    "runtime": {"cbor2", "cryptography", "msgpack", "yaml"},
     "frontend": {
         "httptools",
         "msgpack",
