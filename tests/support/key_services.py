@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -124,6 +125,59 @@ class DataHub(StandIn):
                 b'rpc status: Status { code: INTERNAL, message: "[CDH] [ERROR]: Get Resource '
                 b'failed", details: [] }: kbs: resource not found',
             )
+
+
+class Agent(DataHub):
+    """The same server with its attestation half: evidence, and the log of runtime events.
+
+    `quote` makes a TDX quote for 64 bytes; an `is_old` agent is one before release 0.21.
+    """
+
+    def __init__(self, quote: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self.quote = quote
+        self.is_old = False
+        self.is_attestation_enabled = True
+        self.has_event_log = True
+        self.events: list[dict[str, str]] = []
+
+    def serve(self, request: Handler) -> None:
+        path, _, query = request.path.partition("?")
+        if not path.startswith("/aa/"):
+            super().serve(request)
+        elif not self.is_attestation_enabled:
+            request.answer(404, b"Attestation Feature Not Enabled")
+        elif (request.command, path) == ("GET", "/aa/evidence"):
+            self._evidence(request, parse_qs(query))
+        elif (request.command, path) == ("POST", "/aa/aael"):
+            self._event(request)
+        else:
+            request.answer(404, b"URL NOT FOUND")
+
+    def _evidence(self, request: Handler, query: dict[str, list[str]]) -> None:
+        data = query.get("runtime_data", [""])[0].encode()
+        if not self.is_old and query.get("encoding") == ["base64"]:
+            data = base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
+        if not 0 < len(data) <= 64 and not self.is_old:
+            request.answer(400, b"BAD REQUEST")
+            return
+        quote = base64.b64encode(self.quote(data[:64].ljust(64, b"\0"))).decode()
+        body = json.dumps({"cc_eventlog": None, "quote": quote}).encode()
+        request.answer(200, body, "application/octet-stream")
+
+    def _event(self, request: Handler) -> None:
+        try:
+            event = json.loads(request.body)
+        except ValueError:
+            request.answer(500, b"invalid json")
+            return
+        assert set(event) == {"domain", "operation", "content"}
+        if self.has_event_log:
+            self.events.append(event)
+            request.answer(200, {"success": "true"}, "application/octet-stream")
+        else:
+            said = {"success": "false", "message": "no event log"}
+            request.answer(200, said, "application/octet-stream")
 
 
 class Broker(StandIn):
