@@ -40,11 +40,11 @@ class AttestedCertificate:
 
 def make_certificate(
     key: ec.EllipticCurvePrivateKey, quote: bytes, claims: bytes, now: datetime.datetime
-) -> x509.Certificate:
-    """A certificate for `key` whose evidence is `quote`, bound to these claims."""
+) -> bytes:
+    """A certificate (DER) for `key` whose evidence is `quote`, bound to these claims."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Torchkeep attested listener")])
     evidence = cbor2.dumps(cbor2.CBORTag(EVIDENCE_TAG, [quote, claims]))
-    return (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -57,6 +57,7 @@ def make_certificate(
         .add_extension(x509.UnrecognizedExtension(EVIDENCE_OID, evidence), critical=False)
         .sign(key, SHA256())
     )
+    return certificate.public_bytes(Encoding.DER)
 
 
 def read_certificate(der: bytes) -> AttestedCertificate:
