@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ from time import monotonic
 from typing import cast
 
 import uvloop
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
 from torchkeep.frontend.app import (
@@ -71,6 +74,8 @@ from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
+from torchkeep.runtime.tls import self_signed, server_context
+from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
 
 log = logging.getLogger("torchkeep.runtime")
 
@@ -131,13 +136,14 @@ async def _serve(
         keep_memory_private()  # of the frontend itself
     pins = compute.pins and sandbox.may_pin
     plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
+    tls = _tls(config)
     _announce(config, compute, plan, sandbox)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, sandbox, access_log, metrics) as server:
+    async with compose(config, environ, compute, plan, sandbox, access_log, metrics, tls) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
@@ -188,6 +194,7 @@ async def compose(
     sandbox: SandboxPolicy,
     access_log: AccessLog,
     metrics: Metrics,
+    tls: ssl.SSLContext | None,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics_file, metrics_config = _metrics_text(config)
@@ -222,7 +229,7 @@ async def compose(
         loading = await _load_models(config, store, registry)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
-        listeners = _listeners(config, registry, metrics, access_log, snapshots, keys)
+        listeners = _listeners(config, registry, metrics, access_log, snapshots, keys, tls)
         yield Server(listeners, registry, snapshots, loading)
 
 
@@ -331,6 +338,7 @@ def _listeners(
     access_log: AccessLog,
     snapshots: Snapshots,
     keys: ApiKeys | None,
+    tls: ssl.SSLContext | None,
 ) -> list[Listener]:
     settings = ApiSettings(
         is_model_api_enabled=config.enable_model_api,
@@ -355,10 +363,37 @@ def _listeners(
         ]
     if config.enable_metrics_api:
         apps.append((metrics_app(metrics, settings), config.metrics_address))
-    for _, address in apps:
-        if address.is_tls:
-            raise ConfigError(f"{address}: https listeners are not served yet, use http")
-    return [Listener(app, address, limits, access_log) for app, address in apps]
+    return [
+        Listener(app, address, limits, access_log, tls if address.is_tls else None)
+        for app, address in apps
+    ]
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """What https listeners show of themselves; None where there are none."""
+    if not any(address.is_tls for address in config.listens_at):
+        return None
+    identity = _identity(config)
+    config.warnings.extend(identity.warnings(datetime.now(UTC)))
+    try:
+        return server_context(identity.chain_pem, identity.key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{identity.origin}: TLS cannot use this: {error.reason}") from error
+
+
+def _identity(config: Config) -> Identity:
+    if config.keystore is not None:  # TorchServe: it comes before PEM files
+        return read_keystore(config.keystore, config.keystore_pass, config.keystore_type)
+    if config.private_key_file is not None or config.certificate_file is not None:
+        return read_pem(config.private_key_file, config.certificate_file)
+    hosts = {address.host for address in config.listens_at if address.is_tls}
+    certificate, key = self_signed(sorted(hosts | {"localhost", "127.0.0.1"}))
+    config.warnings.append(
+        "https with a certificate that this start made for itself, since neither keystore nor "
+        "private_key_file and certificate_file are set: clients have no reason to trust it. "
+        f"Its SHA-256 is {certificate.fingerprint(SHA256()).hex()}"
+    )
+    return Identity([certificate], key, "self-signed")
 
 
 async def _listen(listener: Listener) -> None:
