@@ -65,6 +65,11 @@ class Config:
     key_source: str | None = key(TEXT, None, env=None)  # see runtime/keys.py
     kbs_certificate: Path | None = key(PATH, None, env=None)
     insecure_simulated_tee: bool = key(BOOLEAN, False, env=None)
+    evidence: str | None = key(TEXT, None, env=None)  # see runtime/evidence.py
+    attested_tls: bool = key(BOOLEAN, False, env=None)
+    attested_address: Address = key(
+        address(8080, 8443), Address("https", "0.0.0.0", 8443), env=None
+    )
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)

@@ -1,8 +1,9 @@
 """Evidence: what a TEE says about itself, to clients and to whoever releases a key.
 
 `Evidence` is the seam. Two sources are real: the attestation agent of Confidential Containers,
-and the kernel of a machine that is itself a trusted domain. The sample TEE of Confidential
-Containers proves nothing, and exists to try brokers with; they refuse it unless told to take it.
+and the kernel of a machine that is itself a trusted domain. Two prove nothing, and exist to try
+everything else with: the sample TEE of Confidential Containers, for brokers, and a simulated one,
+for clients. Both refuse them unless told otherwise.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from torchkeep.runtime.errors import EvidenceError
-from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch
+from torchkeep.runtime.errors import ConfigError, EvidenceError
+from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch, parse_service
 from torchkeep.runtime.quote import MAX_QUOTE_BYTES, Quote, QuoteError, parse_quote
+from torchkeep.runtime.simulated_tee import mint_quote
 
 AGENT = "http://127.0.0.1:8006"  # where Confidential Containers has it in every pod
+EXPECTED = "agent, agent:http://127.0.0.1:8006 or tsm"
 TSM_REPORTS = Path("/sys/kernel/config/tsm/report")
 REPORT_DATA_BYTES = 64
 BUSY_PATIENCE_S = 10.0  # hosts limit how often they make quotes
@@ -116,6 +119,16 @@ class AgentEvidence:
         return EvidenceError(f"The attestation agent {self._service.url}: {what}")
 
 
+class SimulatedEvidence:
+    """SIMULATED: well-formed quotes of a TEE that everybody can be. They prove nothing."""
+
+    tee = "tdx"
+
+    async def evidence(self, report_data: bytes) -> dict[str, Any]:
+        quote = await asyncio.to_thread(mint_quote, report_data)
+        return {"cc_eventlog": None, "quote": base64.b64encode(quote).decode()}
+
+
 class ReportFiles:
     """configfs-tsm as the kernel offers it (Documentation/ABI/testing/configfs-tsm-report)."""
 
@@ -206,6 +219,29 @@ _REASONS = {
     errno.EBUSY: "the host makes no more quotes for now: it limits their rate",
     errno.EFBIG: "the quote is larger than the kernel takes",
 }
+
+
+def evidence_source(setting: str | None) -> Evidence | None:
+    """The source that `evidence` in config.properties names. Raises ConfigError."""
+    kind, _, where = (setting or "").partition(":")
+    if setting is None:
+        return None
+    if setting == "tsm":
+        return KernelEvidence()
+    try:
+        if kind != "agent":
+            raise ValueError(f"{kind} is none")
+        return AgentEvidence(agent_service(where or AGENT))
+    except ValueError as error:
+        raise ConfigError(f"evidence={setting}: {error}; expected {EXPECTED}") from error
+
+
+def agent_service(url: str) -> Service:
+    """The attestation agent's address; raises ValueError."""
+    service = parse_service(url, {"http": 8006})
+    if not service.is_on_this_machine:
+        raise ValueError(f"{service.host} is not this machine, whose evidence it should be")
+    return service
 
 
 def quote_of(evidence: dict[str, Any]) -> Quote:

@@ -42,12 +42,17 @@ def server_context(chain_pem: bytes, key: PrivateKeyTypes) -> ssl.SSLContext:
     # Tickets would let one key of the server open sessions that are long over.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.num_tickets = 0
+    use_identity(context, chain_pem, key)
+    return context
+
+
+def use_identity(context: ssl.SSLContext, chain_pem: bytes, key: PrivateKeyTypes) -> None:
+    """From here on, new connections are shown this chain. Raises ssl.SSLError."""
     password = secrets.token_hex(32)
     encryption = BestAvailableEncryption(password.encode())
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     with _in_memory(chain_pem + b"\n" + key_pem) as path:
         context.load_cert_chain(path, password=password)
-    return context
 
 
 def self_signed(hosts: Sequence[str]) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
