@@ -61,33 +61,18 @@ class Packed:
 
 
 def unpack(
-    archive: Path,
-    url: str,
-    directory: Path,
-    limits: Limits,
-    check_abandoned: Callable[[], None] = lambda: None,
-) -> None:
-    """Unpack `archive`, called `url` in errors, into an existing empty directory.
-
-    `check_abandoned` is called now and then and ends the work by raising.
-    """
-    with _translated(url), archive.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        packed = Packed(file, archive.name, size, archive.name.endswith(".mar"))
-        _unpack(packed, _Target(packed, directory, limits, check_abandoned))
-
-
-def unpack_open(
     packed: Packed,
     url: str,
     directory: Path,
     limits: Limits,
-    check_abandoned: Callable[[], None],
-    check_room: Callable[[int], None],
+    check_abandoned: Callable[[], None] = lambda: None,
+    check_room: Callable[[int], None] | None = None,
 ) -> None:
-    """Like `unpack`, from an open archive; `check_room` gets the bytes that will be needed.
+    """Unpack an open archive, called `url` in errors, into an existing empty directory.
 
-    It is told before the first file is written, and raises where there is no room.
+    `check_abandoned` is called now and then and ends the work by raising. `check_room` is told
+    the bytes that will be needed, before the first file is written, and raises where there is no
+    room.
     """
     with _translated(url):
         _unpack(packed, _Target(packed, directory, limits, check_abandoned, check_room))
@@ -235,13 +220,13 @@ class _Target:
         directory: Path,
         limits: Limits,
         check_abandoned: Callable[[], None] = lambda: None,
-        check_room: Callable[[int], None] = lambda needed_bytes: None,
+        check_room: Callable[[int], None] | None = None,
     ) -> None:
         self.name = packed.name
         self.directory = directory
         self.limits = limits
         self.check_abandoned = check_abandoned
-        self.check_room = check_room
+        self.check_room = check_room or (lambda needed_bytes: None)
         self.entries = 0
         self.remaining_bytes = limits.budget(packed.size)
         self.directories: set[tuple[str, ...]] = {()}

@@ -26,11 +26,11 @@ JWS_DOTS = 2
 
 
 class Contents(Protocol):
-    """An archive's bytes. Its `verified` file holds none but those that were checked before."""
+    """An archive's bytes, as the `verified` file has them."""
 
     name: str
     length: int
-    sha256: bytes  # of a sealed archive what its header says, of others once it was verified
+    sha256: bytes  # right once `verified` was left without an error
 
     def verified(
         self, check_abandoned: Callable[[], None]

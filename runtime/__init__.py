@@ -33,7 +33,7 @@ Before any code of the model runs, `backend/confine.py` confines the process, as
 `frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
 
 A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`runtime/keys.py`) ->
-`sealed.SealedFile` -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives
+`sealed.SealedFile` -> `archive.unpack` into a `memory_place`; `modelstore/janitor.py` outlives
 a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
 
 What is served is kept by `frontend/snapshots.py`, for the next start.
