@@ -44,6 +44,7 @@ from torchkeep.frontend.metrics_config import (
     MetricsConfigError,
     parse_metrics_config,
 )
+from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
@@ -72,7 +73,13 @@ from torchkeep.runtime.config_digest import config_digest
 from torchkeep.runtime.config_dump import config_dump
 from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.errors import ConfigError, EvidenceError, KeyReleaseError
-from torchkeep.runtime.evidence import SampleEvidence, SimulatedEvidence, evidence_source
+from torchkeep.runtime.evidence import (
+    AgentEvidence,
+    Evidence,
+    SampleEvidence,
+    SimulatedEvidence,
+    evidence_source,
+)
 from torchkeep.runtime.identity import AttestedKey, HpkeKey
 from torchkeep.runtime.kernel import kernel_layers
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
@@ -238,11 +245,13 @@ async def compose(
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
+        evidence = _evidence(config)
+        events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
         stack.push_async_callback(registry.close)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         key = AttestedKey()
-        attestor = _attestor(config, sandbox, key, registry)
+        attestor = _attestor(config, evidence, sandbox, key, registry)
         settings = _api_settings(config, snapshots, keys, attestor)
         listeners = _listeners(config, registry, metrics, access_log, settings, tls)
         attested_tls = None
@@ -325,14 +334,22 @@ def _key_source(config: Config) -> DeliversKeys | None:
     return key_source(config.key_source, config.kbs_certificate, evidence)
 
 
-def _attestor(
-    config: Config, sandbox: SandboxPolicy, key: AttestedKey, registry: ModelRegistry
-) -> Attestor | None:
-    """Who makes evidence for clients; None where this is no TEE."""
+def _evidence(config: Config) -> Evidence | None:
+    """What clients are shown; None where this is no TEE."""
     _check_attestation(config)
-    evidence = evidence_source(config.evidence)
-    if config.insecure_simulated_tee:
-        evidence = SimulatedEvidence()
+    return (
+        SimulatedEvidence() if config.insecure_simulated_tee else evidence_source(config.evidence)
+    )
+
+
+def _attestor(
+    config: Config,
+    evidence: Evidence | None,
+    sandbox: SandboxPolicy,
+    key: AttestedKey,
+    registry: ModelRegistry,
+) -> Attestor | None:
+    """Who makes evidence for clients."""
     if evidence is None:
         return None
     digest = config_digest(config, sandbox.facts())
@@ -406,9 +423,12 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
 
 def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
     """Where registering by url may lead."""
-    service = key_service(config.key_source)
-    brokers = [] if service is None else [(service.host, service.port)]
-    return Reach(brokers, is_loopback_allowed=sandbox.level != "strict")
+    evidence = evidence_source(config.evidence)
+    services = [key_service(config.key_source)]
+    if isinstance(evidence, AgentEvidence):
+        services.append(evidence.service)
+    closed = [(service.host, service.port) for service in services if service is not None]
+    return Reach(closed, is_loopback_allowed=sandbox.level != "strict")
 
 
 def _api_settings(

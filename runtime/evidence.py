@@ -56,7 +56,7 @@ class AgentEvidence:
     tee = "tdx"
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self.service = service
 
     async def evidence(self, report_data: bytes) -> dict[str, Any]:
         encoded = base64.urlsafe_b64encode(report_data).decode().rstrip("=")
@@ -97,7 +97,7 @@ class AgentEvidence:
             )
         if answer.status != 200:
             raise EvidenceError(
-                f"The attestation agent {self._service.url} failed with status {answer.status}",
+                f"The attestation agent {self.service.url} failed with status {answer.status}",
                 is_temporary=answer.status >= 500,
             )
         found = _json(answer)
@@ -109,14 +109,14 @@ class AgentEvidence:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> Answer:
         try:
-            return await fetch(self._service, method, path, headers or {}, body)
+            return await fetch(self.service, method, path, headers or {}, body)
         except FetchFailed as error:
             raise EvidenceError(
-                f"The attestation agent {self._service.url}: {error}", is_temporary=True
+                f"The attestation agent {self.service.url}: {error}", is_temporary=True
             ) from error
 
     def _failed(self, what: str) -> EvidenceError:
-        return EvidenceError(f"The attestation agent {self._service.url}: {what}")
+        return EvidenceError(f"The attestation agent {self.service.url}: {what}")
 
 
 class SimulatedEvidence:

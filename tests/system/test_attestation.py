@@ -154,6 +154,7 @@ def test_key_is_released_to_the_measured_server_alone(
             assert server.request("POST", "/predictions/m", b"x")[2] == b"answer"
             claims = evidence(server)[1]
             assert claims.tee == "tdx"
+            assert [event["operation"] for event in agent.events] == ["load-model"]
             assert claims.models is not None
             assert claims.models[0].digest == hashlib.sha256(ARCHIVE).digest()
         else:
