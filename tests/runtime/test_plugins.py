@@ -1,12 +1,14 @@
 """What a plugin says about itself, and what it may not say."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from torchkeep.runtime.plugins import Endpoint, Request, ServerState, endpoint
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 REQUEST = Request("GET", "/a", {}, {}, b"", ServerState(True, [], 1))
 
 
@@ -41,3 +43,11 @@ def test_methods_are_a_list_of_capital_words(methods: Any) -> None:
 def test_a_function_takes_the_request_and_nothing_else(function: Callable[..., Any]) -> None:
     with pytest.raises(TypeError, match="must take one argument, the request"):
         endpoint("a")(function)
+
+
+@pytest.mark.parametrize("name", ["execution_parameters.py", "sqlite_snapshots.py"])
+def test_the_page_shows_the_example_as_it_is(name: str) -> None:
+    page = (DOCS / "plugins.md").read_text()
+    begin, end = (f"<!-- plugins/{name}: {one} -->" for one in ("begin", "end"))
+    shown = page.partition(begin)[2].partition(end)[0]
+    assert shown == f"\n\n```python\n{(DOCS / 'plugins' / name).read_text()}```\n\n"

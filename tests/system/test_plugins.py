@@ -1,6 +1,7 @@
 """Plugins in a real server: the examples of the documentation, run as they are."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -182,3 +183,17 @@ def test_a_plugin_that_may_not_run_stops_the_start(
     assert line.startswith("Invalid configuration: plugins_path: ")
     assert cause in line
     (memory / "guests.py").unlink(missing_ok=True)
+
+
+def test_a_plugin_of_the_image_runs_beside_secrets_and_is_announced(
+    store: Path, folder: Path, server_factory: Factory
+) -> None:
+    if os.stat(folder).st_dev != os.stat(EXAMPLES).st_dev:
+        pytest.skip("temporary files are on another mount than the code here")
+    server = server_factory([], store, {"plugins_path": str(folder), "sandbox": "strict"})
+    assert "Warning: PLUGINS run inside the server, with its keys" in server.log_text()
+    assert server.request("GET", "/broken")[0] == 500
+    line = GUESTS.splitlines().index('    raise SystemExit("out of here")') + 1
+    place = f"{folder}/guests.py, line {line}"
+    text = server.wait_for_lines(f"plugin endpoint /broken: SystemExit, {place}")
+    assert "out of here" not in text
