@@ -259,7 +259,13 @@ async def compose(
         registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
         stack.push_async_callback(registry.close)
         loading = await _load_models(config, store, registry)
-        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
+        snapshots = Snapshots(
+            config.snapshots,
+            config.given,
+            config.source,
+            registry,
+            hides_errors=config.is_confidential,
+        )
         _observe(metrics, registry)
         listeners = _listeners(config, plugins, registry, metrics, access_log, snapshots, keys)
         yield Server(listeners, registry, snapshots, loading)

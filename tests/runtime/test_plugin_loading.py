@@ -111,15 +111,18 @@ def test_a_class_with_the_methods_of_a_store_is_none_unless_it_says_so(
 
 
 @pytest.mark.parametrize("value", ["guest_package.plugin", "guest_package.plugin:hello"])
+@pytest.mark.parametrize("is_namespace", [False, True])
 def test_installed_packages_are_run_by_name_only(
     value: str,
+    is_namespace: bool,
     load: Callable[..., Plugins],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     site = tmp_path / "site"
     (site / "guest_package").mkdir(parents=True)
-    (site / "guest_package/__init__.py").write_text("")
+    if not is_namespace:
+        (site / "guest_package/__init__.py").write_text("")
     (site / "guest_package/plugin.py").write_text(HELLO)
     (site / "guest-1.2.dist-info").mkdir()
     (site / "guest-1.2.dist-info/METADATA").write_text("Name: guest\nVersion: 1.2\n")
