@@ -106,7 +106,11 @@ class _Loader:
         return Plugins(self._endpoints, store, origin, self._sources, self._warnings)
 
     def _load_folder(self, folder: Path) -> None:
-        for path in sorted(folder.iterdir()):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            raise ConfigError(f"plugins_path: {folder}: {error.strerror}") from error
+        for path in paths:
             if path.suffix == ".jar" or (path.suffix == ".py" and path.name[0].isalpha()):
                 self._load_file(path)
 
@@ -143,10 +147,10 @@ class _Loader:
         self._sources.append(f"{entry.name} ({entry.value}{package})")
 
     def _collect(self, values: list[object], module: str | None, origin: str) -> None:
-        """Of a module only what is its own: what it imports is there for its own use."""
+        """Endpoints once each; of a module's stores its own: what it imports may be a base."""
         for value in values:
             if isinstance(value, Endpoint):
-                if module in (None, value.function.__module__):
+                if all(found.endpoint is not value for found in self._endpoints):
                     self._endpoints.append(Found(value, _where(value, origin)))
             elif _is_store_class(value) and module in (None, value.__module__):
                 self._stores.append((value, origin))

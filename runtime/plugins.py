@@ -106,7 +106,8 @@ def endpoint(
         try:
             inspect.signature(function).bind(None)
         except TypeError:
-            raise TypeError(f"{function.__name__} must take one argument, the request") from None
+            name = getattr(function, "__name__", "the function")
+            raise TypeError(f"{name} must take one argument, the request") from None
         return Endpoint(segment, port, tuple(methods), replaces_builtin, function)
 
     return mark

@@ -95,7 +95,9 @@ def test_what_is_not_there_is_named(load: Callable[..., Plugins], tmp_path: Path
     ]
 
 
-def test_what_a_plugin_imports_is_not_its_own(load: Callable[..., Plugins], tmp_path: Path) -> None:
+def test_what_one_plugin_imports_of_another_counts_once(
+    load: Callable[..., Plugins], tmp_path: Path
+) -> None:
     (tmp_path / "one.py").write_text(HELLO + STORE)
     (tmp_path / "two.py").write_text("from torchkeep_plugin_one import hello, Store\n")
     found = load("one.py", "two.py")
@@ -290,3 +292,18 @@ def test_a_store_names_itself() -> None:
             return None
 
     assert str(Nowhere()) == "Nowhere"
+
+
+def test_an_endpoint_need_not_be_a_function(load: Callable[..., Plugins], tmp_path: Path) -> None:
+    bound = "from functools import partial\nhello = endpoint('a')(partial(lambda x, r: x, 1))\n"
+    (tmp_path / "one.py").write_text(HEAD + bound)
+    (found,) = load("one.py").endpoints
+    assert (found.endpoint.path, found.origin) == ("a", f"{tmp_path}/one.py")
+    (tmp_path / "one.py").write_text(HEAD + bound.replace("x, r: x", "x: x"))
+    assert "TypeError: the function must take one argument" in complaint(load, "one.py")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read(load: Callable[..., Plugins], tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir(mode=0)
+    assert complaint(load, "folder") == f"plugins_path: {tmp_path}/folder: Permission denied"
