@@ -9,6 +9,7 @@ import inspect
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -39,7 +40,7 @@ from torchkeep.runtime.plugins import (
 
 log = logging.getLogger("torchkeep.frontend")
 
-MAX_THREADS = 32  # of all plugins of a port; whoever comes then waits
+MAX_THREADS = 32  # of all plugins of a port; whoever comes then waits until one has ended
 TEXT_TYPE: Header = (b"content-type", b"text/plain; charset=utf-8")
 BYTES_TYPE: Header = (b"content-type", b"application/octet-stream")
 _INFERENCE = (
@@ -123,12 +124,25 @@ class PluginEndpoints:
         if inspect.iscoroutinefunction(endpoint.function):
             answer = call()
         else:
-            async with self._threads:
-                answer = await in_side_thread(call)
+            answer = await self._in_thread(call)
         # A plain function may return something to wait for, too: a decorator's, for example.
         if inspect.isawaitable(answer):
             answer = await answer
         return cast(Answer, answer)
+
+    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+        """Its slot is free again when it ends, which may be long after its client has left."""
+        await self._threads.acquire()
+        loop = asyncio.get_running_loop()
+
+        def run() -> Any:
+            try:
+                return function()
+            finally:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._threads.release)
+
+        return await in_side_thread(run)
 
     def _log(self, call: Call, endpoint: Endpoint, error: BaseException) -> None:
         if not self._hides_errors:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from torchkeep.frontend import plugin_endpoints
 from torchkeep.frontend.api_keys import ApiKeys
 from torchkeep.frontend.app import Api, ApiSettings, inference_app, management_app, shared_app
 from torchkeep.frontend.errors import ModelNotFound
@@ -297,6 +298,37 @@ def test_a_plain_function_has_a_thread_and_an_async_one_the_loop(ask: Any) -> No
     app = app_of("inference", found=[Found(plain, ""), Found(on_loop, "")])
     assert ask(app, "GET", "/plain").status == ask(app, "GET", "/async").status == 200
     assert threads["async"] == threading.get_ident() != threads["plain"]
+
+
+def test_functions_that_nobody_waits_for_take_no_more_than_their_threads(
+    ask_async: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin_endpoints, "MAX_THREADS", 1)
+    begun, release = threading.Event(), threading.Event()
+
+    @endpoint("stuck")
+    def stuck(request: Request) -> str:
+        begun.set()
+        release.wait(60)
+        return "ended"
+
+    app = app_of("inference", found=[Found(stuck, "")])
+
+    async def scenario() -> None:
+        left = asyncio.ensure_future(ask_async(app, "GET", "/stuck"))
+        await asyncio.to_thread(begun.wait, 60)
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        begun.clear()
+        waiting = asyncio.ensure_future(ask_async(app, "GET", "/stuck"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not begun.is_set()
+        release.set()
+        assert (await waiting).body == b"ended"
+
+    asyncio.run(scenario())
 
 
 # What is refused at the start.
