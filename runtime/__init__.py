@@ -36,7 +36,10 @@ A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`ru
 `sealed.SealedFile` -> `archive.unpack` into a `memory_place`; `modelstore/janitor.py` outlives
 a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
 
-What is served is kept by `frontend/snapshots.py`, for the next start.
+What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
+
+A plugin is made of `runtime/plugins.py`, and nothing else of ours; `runtime/plugin_loading.py` runs
+it before there is anything else, and `frontend/plugin_endpoints.py` asks its endpoints.
 
 A log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` -> an outlet
 that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes to

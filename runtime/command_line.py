@@ -114,7 +114,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Neither write configuration snapshots nor start from one",
     )
-    parser.add_argument("--plugins-path", "--ppath", help="Directory of plugin jars")
+    parser.add_argument(
+        "--plugins-path",
+        "--ppath",
+        help="Folders or files of plugins written in Python, comma-separated",
+    )
     parser.add_argument(
         "--disable-token-auth", "--dt", action="store_true", help="Ask for no token"
     )
