@@ -92,6 +92,8 @@ def parse_policy(text: str, source: str = "policy", directory: Path | None = Non
     )
     for section in (top, tcb, collateral):
         section.done()
+    if policy.collateral_file is not None and policy.pccs_url is not None:
+        raise PolicyError(f"{source}: collateral: one of file and pccs was expected, not both")
     return policy
 
 
