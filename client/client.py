@@ -230,7 +230,7 @@ def _policy(policy: Policy | Path | str) -> Policy:
 
 
 def _where(url: str) -> Where:
-    where = Where(_url(url))
+    where = Where(server_url(url))
     if not where.is_attested_tls:
         raise ValueError(
             f"{url}: over http everybody in between reads what is sent; the server's attested "
@@ -242,7 +242,7 @@ def _where(url: str) -> Where:
 def _management_channel(url: str | None, tls: ssl.SSLContext | None, where: Where) -> Channel:
     if url is None:
         return Channel(where.url)
-    channel = Channel(_url(url), tls)
+    channel = Channel(server_url(url), tls)
     if channel.url.scheme == "http" and not _is_loopback(channel.url.host):
         raise ValueError(
             f"{url}: over http everybody in between reads tokens and changes what is served; "
@@ -251,7 +251,8 @@ def _management_channel(url: str | None, tls: ssl.SSLContext | None, where: Wher
     return channel
 
 
-def _url(text: str) -> httpx.URL:
+def server_url(text: str) -> httpx.URL:
+    """Raises ValueError."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:

@@ -66,7 +66,7 @@ from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.claims import ModelClaim
-from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.config_digest import config_digest
@@ -108,7 +108,24 @@ def torchkeep(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in sealing_commands.COMMANDS:
         sys.exit(sealing_commands.main(arguments))
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, sealing_commands.COMMANDS))
+    if arguments and arguments[0] in CLIENT_COMMANDS:
+        sys.exit(_client_command(arguments))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS}
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _client_command(arguments: list[str]) -> int:
+    # Not at the top: servers are installed without what clients need.
+    try:
+        from torchkeep.client import commands
+    except ModuleNotFoundError as error:
+        if error.name not in ("dcap_qvl", "httpx"):
+            raise
+        sys.stderr.write(
+            f"torchkeep: {arguments[0]} needs {error.name}: pip install 'torchkeep[client]'\n"
+        )
+        return 2
+    return commands.main(arguments)
 
 
 def serve(flags: Flags) -> int:
