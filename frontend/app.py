@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from torchkeep.frontend.api_keys import ApiKeys, KeyKind
+from torchkeep.frontend.attestation import Attestation, Attestor
 from torchkeep.frontend.authorization import KeyCheck, KeyRenewal
 from torchkeep.frontend.call import Call, ClientGone
 from torchkeep.frontend.errors import (
@@ -61,6 +62,7 @@ class ApiSettings:
     is_open_inference_enabled: bool = False
     cors: Cors = field(default_factory=Cors)
     keys: ApiKeys | None = None  # None: nobody needs one
+    attestor: Attestor | None = None  # None: this machine is no TEE
 
 
 class Router(Protocol):
@@ -222,6 +224,7 @@ def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettin
     """What listens on `inference_address`."""
     routers: list[Router] = [
         ApiDescription(inference_document()),  # which needs no key
+        *_attestation(settings),  # nor this: whoever has yet to trust us shows none
         *_checks(settings.keys, "inference"),
         Inference(registry, metrics),
         *_open_inference(settings),
@@ -253,6 +256,7 @@ def shared_app(
     # TorchServe asks for both keys in one header, which nobody can show.
     routers: list[Router] = [
         ApiDescription(shared_document()),
+        *_attestation(settings),
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
         Inference(registry, metrics),
@@ -263,6 +267,10 @@ def shared_app(
     if with_metrics:
         routers.append(MetricsPage(metrics))
     return Api(routers, metrics, settings.cors)
+
+
+def _attestation(settings: ApiSettings) -> list[Router]:
+    return [] if settings.attestor is None else [Attestation(settings.attestor)]
 
 
 def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ from time import monotonic
 from typing import cast
 
 import uvloop
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
 from torchkeep.frontend.app import (
@@ -30,6 +33,8 @@ from torchkeep.frontend.app import (
     metrics_app,
     shared_app,
 )
+from torchkeep.frontend.attestation import Attestor, ServerIdentity
+from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
@@ -39,6 +44,7 @@ from torchkeep.frontend.metrics_config import (
     MetricsConfigError,
     parse_metrics_config,
 )
+from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
@@ -59,18 +65,29 @@ from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
+from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.config_digest import config_digest
 from torchkeep.runtime.config_dump import config_dump
 from torchkeep.runtime.doctor import examine
-from torchkeep.runtime.errors import ConfigError, KeyReleaseError
-from torchkeep.runtime.evidence import SampleEvidence
+from torchkeep.runtime.errors import ConfigError, EvidenceError, KeyReleaseError
+from torchkeep.runtime.evidence import (
+    AgentEvidence,
+    Evidence,
+    SampleEvidence,
+    SimulatedEvidence,
+    evidence_source,
+)
+from torchkeep.runtime.identity import AttestedKey, HpkeKey
 from torchkeep.runtime.kernel import kernel_layers
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
 from torchkeep.runtime.processes import keep_memory_private
+from torchkeep.runtime.tls import self_signed, server_context
+from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
 
 log = logging.getLogger("torchkeep.runtime")
 
@@ -131,18 +148,22 @@ async def _serve(
         keep_memory_private()  # of the frontend itself
     pins = compute.pins and sandbox.may_pin
     plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
+    tls = _tls(config)
     _announce(config, compute, plan, sandbox)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, sandbox, access_log, metrics) as server:
+    async with compose(config, environ, compute, plan, sandbox, access_log, metrics, tls) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
-                listening = [tasks.create_task(_listen(one)) for one in server.listeners]
+                listening = [tasks.create_task(_listen(one)) for one in server.listeners.values()]
                 tasks.create_task(_report_ready(server, stop))
                 tasks.create_task(_drain_at(stop, server, listening))
+                if server.attested_tls is not None:
+                    renewing = tasks.create_task(server.attested_tls.keep_fresh())
+                    tasks.create_task(_cancel_at(stop, renewing))
                 if not config.disable_system_metrics:
                     reader = SystemMetrics(metrics, config.metric_time_interval)
                     tasks.create_task(reader.run(stop))
@@ -159,7 +180,8 @@ async def _serve(
 class Server:
     """What `compose` built, ready to serve."""
 
-    listeners: list[Listener]
+    listeners: dict[str, Listener]  # by the API that is served there
+    attested_tls: AttestedTls | None
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -170,13 +192,18 @@ async def _drain_at(
 ) -> None:
     """Stop accepting, on all ports at once; `_listen` returns when all are answered."""
     await stop.wait()
-    for listener in server.listeners:
+    for listener in server.listeners.values():
         listener.begin_drain()
     await server.snapshots.save("shutdown")
     _, busy = await asyncio.wait(listening, timeout=DRAIN_S)
     if busy:
         # Whoever still waits gets a 503 while there is time left to send it.
         await server.registry.close()
+
+
+async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    await stop.wait()
+    task.cancel()
 
 
 @asynccontextmanager
@@ -188,6 +215,7 @@ async def compose(
     sandbox: SandboxPolicy,
     access_log: AccessLog,
     metrics: Metrics,
+    tls: ssl.SSLContext | None,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics_file, metrics_config = _metrics_text(config)
@@ -217,13 +245,28 @@ async def compose(
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
+        evidence = _evidence(config)
+        events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
         stack.push_async_callback(registry.close)
-        loading = await _load_models(config, store, registry)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
+        key = AttestedKey()
+        attestor = _attestor(config, evidence, sandbox, key, registry)
+        settings = _api_settings(config, snapshots, keys, attestor)
+        listeners = _listeners(config, registry, metrics, access_log, settings, tls)
+        attested_tls = None
+        if config.attested_tls and attestor is not None:
+            attested_tls = AttestedTls(attestor, key)
+            listeners["Attested inference"] = Listener(
+                inference_app(registry, metrics, settings),
+                config.attested_address,
+                _limits(config),
+                access_log,
+                await _opened(attested_tls),
+            )
+        loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        listeners = _listeners(config, registry, metrics, access_log, snapshots, keys)
-        yield Server(listeners, registry, snapshots, loading)
+        yield Server(listeners, attested_tls, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -285,8 +328,69 @@ class _Keys:
 
 
 def _key_source(config: Config) -> DeliversKeys | None:
-    evidence = SampleEvidence() if config.insecure_simulated_tee else None
+    # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
+    sample = SampleEvidence() if config.insecure_simulated_tee else None
+    evidence = evidence_source(config.evidence) or sample
     return key_source(config.key_source, config.kbs_certificate, evidence)
+
+
+def _evidence(config: Config) -> Evidence | None:
+    """What clients are shown; None where this is no TEE."""
+    _check_attestation(config)
+    return (
+        SimulatedEvidence() if config.insecure_simulated_tee else evidence_source(config.evidence)
+    )
+
+
+def _attestor(
+    config: Config,
+    evidence: Evidence | None,
+    sandbox: SandboxPolicy,
+    key: AttestedKey,
+    registry: ModelRegistry,
+) -> Attestor | None:
+    """Who makes evidence for clients."""
+    if evidence is None:
+        return None
+    digest = config_digest(config, sandbox.facts())
+    tee = "simulated" if config.insecure_simulated_tee else evidence.tee
+    label = "SIMULATED evidence" if config.insecure_simulated_tee else "Evidence"
+    start_step(f"{label} for clients: GET /attestation, configuration {digest.hex()}")
+    identity = ServerIdentity(key, HpkeKey().public_key, digest, tee)
+    return Attestor(evidence, identity, partial(_model_claims, registry))
+
+
+def _check_attestation(config: Config) -> None:
+    if config.evidence is not None and config.insecure_simulated_tee:
+        raise ConfigError(
+            f"evidence={config.evidence} and insecure_simulated_tee=true: either is possible, both "
+            "are not"
+        )
+    if not config.attested_tls:
+        return
+    if config.evidence is None and not config.insecure_simulated_tee:
+        raise ConfigError("attested_tls=true: there is no evidence to show: set evidence=agent")
+    if not config.attested_address.is_tls:
+        raise ConfigError(f"attested_address={config.attested_address}: expected https://host:port")
+    if not config.inference_address.is_local:
+        raise ConfigError(
+            f"attested_tls=true: inference_address={config.inference_address} would take requests "
+            "from other machines past it: set inference_address=http://127.0.0.1:8080"
+        )
+
+
+def _model_claims(registry: ModelRegistry) -> list[ModelClaim]:
+    return [
+        ModelClaim(served.spec.name, served.spec.version, served.model_dir.digest)
+        for served in registry.all()
+    ]
+
+
+async def _opened(tls: AttestedTls) -> ssl.SSLContext:
+    try:
+        return await tls.open()
+    except EvidenceError as error:
+        raise ConfigError(f"attested_tls=true: {error}") from error
 
 
 def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPolicy) -> ModelStore:
@@ -319,20 +423,18 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
 
 def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
     """Where registering by url may lead."""
-    service = key_service(config.key_source)
-    brokers = [] if service is None else [(service.host, service.port)]
-    return Reach(brokers, is_loopback_allowed=sandbox.level != "strict")
+    evidence = evidence_source(config.evidence)
+    services = [key_service(config.key_source)]
+    if isinstance(evidence, AgentEvidence):
+        services.append(evidence.service)
+    closed = [(service.host, service.port) for service in services if service is not None]
+    return Reach(closed, is_loopback_allowed=sandbox.level != "strict")
 
 
-def _listeners(
-    config: Config,
-    registry: ModelRegistry,
-    metrics: Metrics,
-    access_log: AccessLog,
-    snapshots: Snapshots,
-    keys: ApiKeys | None,
-) -> list[Listener]:
-    settings = ApiSettings(
+def _api_settings(
+    config: Config, snapshots: Snapshots, keys: ApiKeys | None, attestor: Attestor | None
+) -> ApiSettings:
+    return ApiSettings(
         is_model_api_enabled=config.enable_model_api,
         on_change=partial(snapshots.save, "snapshot"),
         is_open_inference_enabled=config.ts_open_inference_protocol,
@@ -342,23 +444,66 @@ def _listeners(
             config.cors_allowed_headers or "",
         ),
         keys=keys,
+        attestor=attestor,
     )
-    limits = Limits(max_request_bytes=config.max_request_size)
-    shared = config.inference_address == config.management_address
-    if shared:
-        with_metrics = config.enable_metrics_api
-        apps = [(shared_app(registry, metrics, settings, with_metrics), config.inference_address)]
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(max_request_bytes=config.max_request_size)
+
+
+def _listeners(
+    config: Config,
+    registry: ModelRegistry,
+    metrics: Metrics,
+    access_log: AccessLog,
+    settings: ApiSettings,
+    tls: ssl.SSLContext | None,
+) -> dict[str, Listener]:
+    """What TorchServe has too, by the API that is served there."""
+    with_metrics = config.enable_metrics_api
+    if config.inference_address == config.management_address:
+        shared = shared_app(registry, metrics, settings, with_metrics)
+        apps = {"Inference and management": (shared, config.inference_address)}
     else:
-        apps = [
-            (inference_app(registry, metrics, settings), config.inference_address),
-            (management_app(registry, metrics, settings), config.management_address),
-        ]
-    if config.enable_metrics_api:
-        apps.append((metrics_app(metrics, settings), config.metrics_address))
-    for _, address in apps:
-        if address.is_tls:
-            raise ConfigError(f"{address}: https listeners are not served yet, use http")
-    return [Listener(app, address, limits, access_log) for app, address in apps]
+        apps = {
+            "Inference": (inference_app(registry, metrics, settings), config.inference_address),
+            "Management": (management_app(registry, metrics, settings), config.management_address),
+        }
+    if with_metrics:
+        apps["Metrics"] = (metrics_app(metrics, settings), config.metrics_address)
+    limits = _limits(config)
+    return {
+        label: Listener(app, address, limits, access_log, tls if address.is_tls else None)
+        for label, (app, address) in apps.items()
+    }
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """What https listeners show of themselves; None where there are none."""
+    if not any(address.is_tls for address in config.listens_at):
+        return None
+    identity = _identity(config)
+    config.warnings.extend(identity.warnings(datetime.now(UTC)))
+    try:
+        return server_context(identity.chain_pem, identity.key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{identity.origin}: TLS cannot use this: {error.reason}") from error
+
+
+def _identity(config: Config) -> Identity:
+    if config.keystore is not None:  # TorchServe: it comes before PEM files
+        return read_keystore(config.keystore, config.keystore_pass, config.keystore_type)
+    if config.private_key_file is not None or config.certificate_file is not None:
+        return read_pem(config.private_key_file, config.certificate_file)
+    hosts = {address.host for address in config.listens_at if address.is_tls}
+    certificate, key = self_signed(sorted(hosts | {"localhost", "127.0.0.1"}))
+    config.warnings.append(
+        "https with a certificate that this start made for itself, since neither keystore nor "
+        "private_key_file and certificate_file are set: clients have no reason to trust it. "
+        f"Its SHA-256 is {certificate.fingerprint(SHA256()).hex()}"
+    )
+    return Identity([certificate], key, "self-signed")
 
 
 async def _listen(listener: Listener) -> None:
@@ -371,12 +516,9 @@ async def _listen(listener: Listener) -> None:
 
 async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
-    for listener in server.listeners:
+    for listener in server.listeners.values():
         await listener.wait_started()
-    labels = ("Inference", "Management", "Metrics")
-    if len(server.listeners) < 2:
-        labels = ("Inference and management", "", "")
-    for label, listener in zip(labels, server.listeners, strict=False):
+    for label, listener in server.listeners.items():
         start_step(f"{label} API bind to: {listener.address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")
@@ -412,7 +554,7 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
     start_step(f"Plan: {plan.describe(workers)}, for a model that asks for no number itself")
     if config.insecure_simulated_tee:
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
-    elif (config.key_source or "").startswith("kbs:"):
+    elif (config.key_source or "").startswith("kbs:") and config.evidence is None:
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
     for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
@@ -477,7 +619,9 @@ def _sandbox_policy(config: Config) -> SandboxPolicy:
         config.handler_log,
         keys,
         # A TEE, be it simulated, is there to keep secrets: its handlers are strangers as well.
-        has_key_service=kind in ("cdh", "kbs") or config.insecure_simulated_tee,
+        has_key_service=kind in ("cdh", "kbs")
+        or config.insecure_simulated_tee
+        or config.evidence is not None,
     )
 
 

@@ -53,12 +53,23 @@ class Config:
     inference_address: Address = key(address(80, 443), _local(8080))
     management_address: Address = key(address(8081, 8444), _local(8081))
     metrics_address: Address = key(address(8082, 8445), _local(8082))
+    # Of `https` addresses; the keystore comes first.
+    keystore: Path | None = key(PATH, None)
+    keystore_pass: str = key(WORDS, "changeit", is_secret=True)
+    keystore_type: str = key(WORDS, "PKCS12")  # what counts is what the file is
+    private_key_file: Path | None = key(PATH, None)
+    certificate_file: Path | None = key(PATH, None)
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
     key_source: str | None = key(TEXT, None, env=None)  # see runtime/keys.py
     kbs_certificate: Path | None = key(PATH, None, env=None)
     insecure_simulated_tee: bool = key(BOOLEAN, False, env=None)
+    evidence: str | None = key(TEXT, None, env=None)  # see runtime/evidence.py
+    attested_tls: bool = key(BOOLEAN, False, env=None)
+    attested_address: Address = key(
+        address(8080, 8443), Address("https", "0.0.0.0", 8443), env=None
+    )
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)
@@ -121,11 +132,6 @@ class Config:
     number_of_gpu: int | None = key(COUNT, None, has_effect=False)
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
-    keystore: Path | None = key(PATH, None, has_effect=False)
-    keystore_pass: str = key(WORDS, "changeit", has_effect=False, is_secret=True)
-    keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
-    private_key_file: Path | None = key(PATH, None, has_effect=False)
-    certificate_file: Path | None = key(PATH, None, has_effect=False)
     async_logging: bool = key(BOOLEAN, False, has_effect=False)
     prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
     debug: bool = key(BOOLEAN, False, has_effect=False)
@@ -148,6 +154,14 @@ class Config:
     snapshots: Path | None = None  # where they are written; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set in vain
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def listens_at(self) -> list[Address]:
+        """Inference, management and metrics; one that is shared is there once."""
+        addresses = [self.inference_address, self.management_address]
+        if self.enable_metrics_api:
+            addresses.append(self.metrics_address)
+        return list(dict.fromkeys(addresses))
 
     @property
     def not_served(self) -> list[str]:
