@@ -5,13 +5,17 @@
 docs/attestation.md says what each check proves, and what none of them does.
 """
 
-from torchkeep.client.errors import NotVerified, PolicyError, Unreachable
+from torchkeep.client.client import AsyncClient, Client
+from torchkeep.client.errors import KeyChanged, NotVerified, PolicyError, Unreachable
 from torchkeep.client.policy import Policy, parse_policy, read_policy
 from torchkeep.client.verdict import Check, Verdict
 from torchkeep.client.verifier import verify_certificate, verify_document
 
 __all__ = [
+    "AsyncClient",
     "Check",
+    "Client",
+    "KeyChanged",
     "NotVerified",
     "Policy",
     "PolicyError",
