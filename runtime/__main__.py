@@ -46,8 +46,10 @@ from torchkeep.frontend.metrics_config import (
 )
 from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
+from torchkeep.frontend.sealed_requests import SealedRequests
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.system_metrics import SystemMetrics
@@ -267,9 +269,10 @@ async def compose(
         registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
         stack.push_async_callback(registry.close)
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
-        key = AttestedKey()
-        attestor = _attestor(config, evidence, sandbox, key, registry)
-        settings = _api_settings(config, snapshots, keys, attestor)
+        key, hpke_key = AttestedKey(), HpkeKey()
+        attestor = _attestor(config, evidence, sandbox, key, hpke_key, registry)
+        opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
+        settings = _api_settings(config, snapshots, keys, attestor, opener)
         listeners = _listeners(config, registry, metrics, access_log, settings, tls)
         attested_tls = None
         if config.attested_tls and attestor is not None:
@@ -364,6 +367,7 @@ def _attestor(
     evidence: Evidence | None,
     sandbox: SandboxPolicy,
     key: AttestedKey,
+    hpke_key: HpkeKey,
     registry: ModelRegistry,
 ) -> Attestor | None:
     """Who makes evidence for clients."""
@@ -373,7 +377,7 @@ def _attestor(
     tee = "simulated" if config.insecure_simulated_tee else evidence.tee
     label = "SIMULATED evidence" if config.insecure_simulated_tee else "Evidence"
     start_step(f"{label} for clients: GET /attestation, configuration {digest.hex()}")
-    identity = ServerIdentity(key, HpkeKey().public_key, digest, tee)
+    identity = ServerIdentity(key, hpke_key.public_key, digest, tee)
     return Attestor(evidence, identity, partial(_model_claims, registry))
 
 
@@ -397,10 +401,7 @@ def _check_attestation(config: Config) -> None:
 
 
 def _model_claims(registry: ModelRegistry) -> list[ModelClaim]:
-    return [
-        ModelClaim(served.spec.name, served.spec.version, served.model_dir.digest)
-        for served in registry.all()
-    ]
+    return [served.claim for served in registry.all()]
 
 
 async def _opened(tls: AttestedTls) -> ssl.SSLContext:
@@ -449,7 +450,11 @@ def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
 
 
 def _api_settings(
-    config: Config, snapshots: Snapshots, keys: ApiKeys | None, attestor: Attestor | None
+    config: Config,
+    snapshots: Snapshots,
+    keys: ApiKeys | None,
+    attestor: Attestor | None,
+    opener: RequestOpener | None,
 ) -> ApiSettings:
     return ApiSettings(
         is_model_api_enabled=config.enable_model_api,
@@ -462,6 +467,7 @@ def _api_settings(
         ),
         keys=keys,
         attestor=attestor,
+        opener=opener,
     )
 
 
