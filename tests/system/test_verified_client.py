@@ -3,20 +3,27 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sealing import mar_bytes
+from tls_proxy import TlsProxy
 
-from torchkeep.client import Client, NotVerified, parse_policy
+from torchkeep.client import Client, NotVerified, parse_policy, receipt_of
 from torchkeep.client.attesting import Where, ask, judge_seen
 from torchkeep.client.commands import main
 from torchkeep.client.policy import read_policy
+from torchkeep.runtime.claims import ModelClaim
 
 HANDLER = "def handle(data, context): return data and [row['body'] for row in data]"
 ARCHIVE = mar_bytes("m", files={"h.py": HANDLER})
+MODEL = ModelClaim("m", "1.0", hashlib.sha256(ARCHIVE).digest())
+ANY_SIMULATED = parse_policy(
+    "version: 1\nmeasurements: any\nconfig: any\nmodels: any\nallow_simulated: true\n"
+)
 
 
 @pytest.fixture
@@ -66,6 +73,36 @@ def test_server_is_verified_and_then_asked(
         assert [check.name for check in refused.value.verdict.failed] == ["models"]
 
 
+def test_sealed_prediction_passes_a_proxy_that_learns_nothing(
+    address: tuple[str, Any], tmp_path: Path
+) -> None:
+    url, server = address
+    question, token = b"marker of the input " * 40, server.keys["inference"]
+    with TlsProxy(int(server.inference.rpartition(":")[2]), tmp_path).listening() as proxy:
+        policy = replace(ANY_SIMULATED, models=frozenset({MODEL}))
+        # Without sealing, a client does not go there.
+        with Client(proxy.url, policy) as client:
+            with pytest.raises(NotVerified) as refused:
+                client.predict("m", question)
+            assert [check.name for check in refused.value.verdict.failed] == ["tls_key"]
+        options = {"sealed": True, "receipts": True, "proxy_tls": proxy.known_by}
+        with Client(proxy.url, policy, token=token, **options) as client:
+            for _ in range(2):
+                response = client.predict("m", question, content_type="text/marker")
+                assert (response.status_code, response.content) == (200, question)
+                receipt = receipt_of(response)
+                assert receipt is not None
+                assert receipt.model == MODEL
+            assert client.predict("none", question).status_code == 404
+        seen = bytes(proxy.read)
+    assert b"POST /predictions/m HTTP/1.1" in seen
+    assert token.encode() in seen  # is for whoever lets requests in, and not sealed
+    assert b"marker" not in seen
+    # The attested listener takes both kinds.
+    with Client(url, policy, token=token, sealed=True, receipts=True) as client:
+        assert client.predict("m", question).content == question
+
+
 def client_status(server: Any, archive: str) -> int:
     headers = {"Authorization": f"Bearer {server.keys['management']}"}
     path = f"/models?url={archive}&initial_workers=1&synchronous=true"
@@ -76,13 +113,10 @@ def client_status(server: Any, archive: str) -> int:
 def test_verifying_costs_little(address: tuple[str, Any]) -> None:
     url, _ = address
     where = Where(httpx.URL(url))
-    policy = parse_policy(
-        "version: 1\nmeasurements: any\nconfig: any\nmodels: any\nallow_simulated: true\n"
-    )
     costs = []
     for _ in range(3):
         started = time.perf_counter()
-        assert judge_seen(ask(where), where, policy, None).holds
+        assert judge_seen(ask(where), where, ANY_SIMULATED, None).holds
         costs.append(time.perf_counter() - started)
     # Once for a connection. Busy machines are slow: a quiet one takes a tenth of this.
     assert min(costs) < 0.5
