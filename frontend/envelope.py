@@ -63,9 +63,9 @@ class Envelope:
             reply = replace(reply, headers=[*reply.headers, *receipts])
         if self._sealer is None:
             return reply
-        begin, end = self._begin(self._sealer, reply), self._sealer.end(AnswerEnd())
-        body = b"".join((begin, self._sealer.body(reply.body), end))
-        return Reply(SEALED_STATUS, body, SEALED_HEADERS)
+        frames = [self._begin(self._sealer, reply), self._sealer.body(reply.body)]
+        frames.append(self._sealer.end(AnswerEnd()))
+        return Reply(SEALED_STATUS, b"".join(frames), SEALED_HEADERS)
 
     def enclose_stream(self, reply: StreamedReply) -> StreamedReply:
         """The same for an answer of which only the first piece is known."""
