@@ -51,6 +51,8 @@ _ANSWER_START = struct.Struct(f">B{NONCE_PREFIX_BYTES}s")
 _FRAME = struct.Struct(">BI")
 _NONCE_END = struct.Struct(">IB")
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_NO_HEADERS = b'{"headers":[]}'
 _HEADER_NAME = re.compile(r"[^\x00-\x20:\x7f-\U0010ffff]+")
 _HEADER_VALUE = re.compile(r"[^\r\n\0\u0100-\U0010ffff]*")
 _QUERY = re.compile(r"[!-~]*")
@@ -197,7 +199,8 @@ class AnswerSealer:
         return b"".join([self._frame(BODY, view[at : at + PIECE_BYTES]) for at in starts])
 
     def end(self, end: AnswerEnd) -> bytes:
-        return self._frame(END, _json({"headers": _texts(end.headers)}))
+        known = _json({"headers": _texts(end.headers)}) if end.headers else _NO_HEADERS
+        return self._frame(END, known)
 
     def _frame(self, kind: int, plain: Buffer) -> bytes:
         nonce = self._prefix + _NONCE_END.pack(self._count, kind)
@@ -275,7 +278,7 @@ class AnswerOpener:
 
 
 def _json(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
+    return _encode(fields).encode()
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
