@@ -1,6 +1,7 @@
 """Client and verifier against a whole server, the production code on both sides."""
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sealing import mar_bytes
+from key_services import Broker
+from sealing import KEY_ID, mar_bytes, write_sealed
 from tls_proxy import TlsProxy
 
 from torchkeep.client import Client, NotVerified, parse_policy, receipt_of
@@ -35,24 +37,29 @@ ANY_SIMULATED = parse_policy(
 
 
 @pytest.fixture
-def address(
+def start(
     tmp_path: Path, server_factory: Callable[..., Any], free_port: Callable[[], int]
-) -> tuple[str, Any]:
-    store = tmp_path / "store"
-    store.mkdir()
-    (store / "m.mar").write_bytes(ARCHIVE)
-    port = free_port()
-    config = {"attested_tls": "true", "attested_address": f"https://127.0.0.1:{port}"}
-    arguments = ["--insecure-simulated-tee"]
-    server = server_factory(["m.mar"], store, config, args=arguments, asks_for_keys=True)
-    server.wait_until_ready("m")
-    return f"https://127.0.0.1:{port}", server
+) -> Callable[..., tuple[str, Any]]:
+    """Starts a server with one model; the URL of its attested listener, and the server."""
+
+    def started(config: dict[str, str] | None = None) -> tuple[str, Any]:
+        url = f"https://127.0.0.1:{free_port()}"
+        settings = {"attested_tls": "true", "attested_address": url, **(config or {})}
+        arguments = ["--insecure-simulated-tee"]
+        store = tmp_path / "store"
+        server = server_factory(["m.mar"], store, settings, args=arguments, asks_for_keys=True)
+        server.wait_until_ready("m")
+        return url, server
+
+    (tmp_path / "store").mkdir()
+    return started
 
 
 def test_server_is_verified_and_then_asked(
-    address: tuple[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Callable[..., tuple[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    url, server = address
+    (tmp_path / "store/m.mar").write_bytes(ARCHIVE)
+    url, server = start()
     assert main(["verify", url, "--print-policy", "--allow-simulated"]) == 0
     file = tmp_path / "policy.yaml"
     file.write_text(capsys.readouterr().out)
@@ -84,10 +91,22 @@ def test_server_is_verified_and_then_asked(
         assert [check.name for check in refused.value.verdict.failed] == ["models"]
 
 
-def test_sealed_prediction_passes_a_proxy_that_learns_nothing(
-    address: tuple[str, Any], tmp_path: Path
+def test_sealed_model_answers_sealed_predictions_through_a_proxy_that_learns_nothing(
+    memory: Path, start: Callable[..., tuple[str, Any]], tmp_path: Path
 ) -> None:
-    url, server = address
+    kek = secrets.token_bytes(32)
+    write_sealed(tmp_path / "store/m.mar", ARCHIVE, kek=kek)
+    broker = Broker()
+    broker.resources[KEY_ID.removeprefix("kbs:///")] = kek
+    with broker.listening():
+        url, server = start(
+            {
+                "key_source": f"kbs:{broker.address}",
+                "unpack_directory": str(memory),
+                "require_sealed_models": "true",
+                "default_workers_per_model": "1",
+            }
+        )
     question, token = b"marker of the input " * 40, server.keys["inference"]
     with TlsProxy(int(server.inference.rpartition(":")[2]), tmp_path).listening() as proxy:
         policy = replace(ANY_SIMULATED, models=frozenset({MODEL}))
