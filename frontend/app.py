@@ -41,6 +41,7 @@ from torchkeep.frontend.piece_stream import ClientTooSlow
 from torchkeep.frontend.plugin_endpoints import PluginEndpoints
 from torchkeep.frontend.prometheus import TEXT_TYPE
 from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import (
     Cors,
     Reply,
@@ -67,6 +68,7 @@ class ApiSettings:
     # What plugins add, for each port.
     inference_plugins: PluginEndpoints | None = None
     management_plugins: PluginEndpoints | None = None
+    opener: RequestOpener | None = None  # None: nobody could know the keys for it
 
 
 class Router(Protocol):
@@ -130,9 +132,12 @@ class Api:
             self._respond(exchange, call, reply)
 
     def _respond(self, exchange: Exchange, call: Call, reply: Reply) -> None:
+        status = reply.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose(reply)
         headers = with_common_headers(reply, call.request_id, self.cors_headers)
         exchange.respond(reply.status, reply.reason, headers, reply.body)
-        self._metrics.response(reply.status)
+        self._metrics.response(status)
 
     async def _send_rest(
         self, call: Call, reply: StreamedReply, _scope: Scope, _receive: Receive, send: Send
@@ -151,13 +156,18 @@ class Api:
         if isinstance(reply, StreamedReply):
             await self._send_stream(call, reply, send)
             return
+        status = reply.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose(reply)
         await send(self._start(call, reply))
         await send(_body(reply.body, is_last=True))
-        self._metrics.response(reply.status)
+        self._metrics.response(status)
 
     def _failure(self, call: Call, error: Exception) -> Reply:
         if not is_meant_for_client(error):
             log.error("%s: unexpected error", call.request_id, exc_info=error)
+        if call.envelope is not None:
+            call.envelope.model = None  # it is not the model that answers
         return error_reply(error)
 
     def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
@@ -168,10 +178,13 @@ class Api:
         return start
 
     async def _send_stream(self, call: Call, reply: StreamedReply, send: Send) -> None:
+        status = reply.first.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose_stream(reply)
         async with aclosing(reply.rest):
             await send(self._start(call, reply.first))
             await send(_body(reply.first.body, is_last=False))
-            self._metrics.response(reply.first.status)
+            self._metrics.response(status)
             try:
                 async for piece, is_last in reply.rest:
                     await send(_body(piece, is_last))
@@ -234,7 +247,7 @@ def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettin
         *_attestation(settings),  # nor this: whoever has yet to trust us shows none
         *_checks(settings.keys, "inference"),
         *_plugins(settings.inference_plugins),
-        Inference(registry, metrics),
+        Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
     ]
     return Api(routers, metrics, settings.cors)
@@ -269,7 +282,7 @@ def shared_app(
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
         *_plugins(settings.inference_plugins),
-        Inference(registry, metrics),
+        Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
         *_checks(keys, "management"),
         *_plugins(settings.management_plugins),

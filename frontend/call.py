@@ -4,12 +4,14 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
 from starlette.types import Receive, Scope
 
+from torchkeep.frontend.envelope import Envelope
 from torchkeep.frontend.errors import BadEscape, BadRequest
 from torchkeep.frontend.exchange import EXCHANGE, Exchange
 from torchkeep.frontend.responses import Header, new_request_id
@@ -43,6 +45,7 @@ class Call:
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self.model_name = ""  # of the model that answers, once a route has found it
+        self.envelope: Envelope | None = None  # what its answer is put into
         self._receive = receive
         self._segments: list[str] | None = None
 
@@ -127,6 +130,15 @@ class Call:
         """Only the word true, in any case, is true."""
         text = self.query.get(name)
         return default if text is None else text.lower() == "true"
+
+    def unseal(self, headers: Sequence[Header], query: str) -> None:
+        """Go on with what was sealed, in place of what a proxy could see and change."""
+        self.scope = {
+            **self.scope,
+            "headers": [(name.lower(), value) for name, value in headers],
+            "spelled_headers": headers,
+            "query_string": query.encode(),
+        }
 
     async def body(self) -> bytes:
         """The whole body; our protocol hands it over in one piece and within its limit."""

@@ -1,7 +1,10 @@
 """A plain archive by its digest: what was hashed is what is unpacked.
 
-The file may change between the two, so the digest of each chunk is kept and compared. Where the
+The file may change between the two, so a mark of each chunk is kept and compared. Where the
 digest decides whether to unpack at all, everything is hashed first; else while it is unpacked.
+
+A mark is GMAC under a key that nobody else knows, and costs a tenth of a hash. Its nonce is the
+number of the chunk, for both passes: whoever changes the file never sees a mark.
 """
 
 import contextlib
@@ -12,10 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from torchkeep.modelstore.chunk_reader import ChunkReader
 from torchkeep.modelstore.errors import InvalidArchive
 
 CHUNK_BYTES = 1 << 20
+NONCE_BYTES = 12
 
 
 class PinnedFile:
@@ -29,7 +35,8 @@ class PinnedFile:
         self._is_digest_first = is_digest_first
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         self.length = os.fstat(self._descriptor).st_size
-        self._hashed: list[bytes] = []  # digests of chunks, as `sha256` counts them
+        self._marker = AESGCM(AESGCM.generate_key(256))
+        self._hashed: list[bytes] = []  # marks of chunks, as `sha256` counts them
         self._read: dict[int, bytes] = {}  # and as they were read before that
 
     @contextlib.contextmanager
@@ -54,8 +61,8 @@ class PinnedFile:
             try:
                 yield ChunkReader(self)
                 hashing.result()
-                for index, digest in self._read.items():
-                    self._compare(index, digest)
+                for index, mark in self._read.items():
+                    self._compare(index, mark)
             finally:
                 is_over.set()
 
@@ -63,10 +70,10 @@ class PinnedFile:
         wanted = min(CHUNK_BYTES, self.length - index * CHUNK_BYTES)
         chunk = memoryview(buffer)[:wanted]
         os.preadv(self._descriptor, [chunk], index * CHUNK_BYTES)
-        digest = hashlib.sha256(chunk).digest()
+        mark = self._mark(index, chunk)
         if index < len(self._hashed):
-            self._compare(index, digest)
-        elif self._read.setdefault(index, digest) != digest:
+            self._compare(index, mark)
+        elif self._read.setdefault(index, mark) != mark:
             raise self._changed()
         return wanted
 
@@ -79,17 +86,20 @@ class PinnedFile:
     def _hash(self, check: Callable[[], None]) -> None:
         whole = hashlib.sha256()
         buffer = bytearray(CHUNK_BYTES)
-        for start in range(0, self.length, CHUNK_BYTES):
+        for index, start in enumerate(range(0, self.length, CHUNK_BYTES)):
             check()
             chunk = memoryview(buffer)[: min(CHUNK_BYTES, self.length - start)]
             if os.preadv(self._descriptor, [chunk], start) != len(chunk):
                 raise self._changed()
             whole.update(chunk)
-            self._hashed.append(hashlib.sha256(chunk).digest())
+            self._hashed.append(self._mark(index, chunk))
         self.sha256 = whole.digest()
 
-    def _compare(self, index: int, digest: bytes) -> None:
-        if self._hashed[index] != digest:
+    def _mark(self, index: int, chunk: memoryview) -> bytes:
+        return self._marker.encrypt(index.to_bytes(NONCE_BYTES, "big"), b"", chunk)
+
+    def _compare(self, index: int, mark: bytes) -> None:
+        if self._hashed[index] != mark:
             raise self._changed()
 
     def _changed(self) -> InvalidArchive:

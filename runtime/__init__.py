@@ -7,6 +7,8 @@ frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports
 backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
              `backend/ts-compat` is a path root that holds the `ts` package handlers import.
 modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
+client/      a user's own process: verify a server, then talk to it. Shares claims, quotes,
+             certificates and sealed messages with the server, through runtime/ alone.
 
         runtime/__main__ (roof: parse, compose, run)
           |            |              |
@@ -35,6 +37,10 @@ Before any code of the model runs, `backend/confine.py` confines the process, as
 A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`runtime/keys.py`) ->
 `sealed.SealedFile` -> `archive.unpack` into a `memory_place`; `modelstore/janitor.py` outlives
 a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
+
+A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` for a quote over
+`runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
+`client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
 
 What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
 

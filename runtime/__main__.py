@@ -52,8 +52,10 @@ from torchkeep.frontend.plugin_endpoints import (
     server_state,
 )
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
+from torchkeep.frontend.sealed_requests import SealedRequests
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.system_metrics import SystemMetrics
@@ -72,7 +74,7 @@ from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.claims import ModelClaim
-from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.config_digest import config_digest
@@ -116,7 +118,24 @@ def torchkeep(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in sealing_commands.COMMANDS:
         sys.exit(sealing_commands.main(arguments))
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, sealing_commands.COMMANDS))
+    if arguments and arguments[0] in CLIENT_COMMANDS:
+        sys.exit(_client_command(arguments))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS}
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _client_command(arguments: list[str]) -> int:
+    # Not at the top: servers are installed without what clients need.
+    try:
+        from torchkeep.client import commands
+    except ModuleNotFoundError as error:
+        if error.name not in ("dcap_qvl", "httpx"):
+            raise
+        sys.stderr.write(
+            f"torchkeep: {arguments[0]} needs {error.name}: pip install 'torchkeep[client]'\n"
+        )
+        return 2
+    return commands.main(arguments)
 
 
 def serve(flags: Flags) -> int:
@@ -295,9 +314,10 @@ async def compose(
             registry,
             hides_errors=config.is_confidential,
         )
-        key = AttestedKey()
-        attestor = _attestor(config, plugins, evidence, sandbox, key, registry)
-        settings = _api_settings(config, plugins, registry, snapshots, keys, attestor)
+        key, hpke_key = AttestedKey(), HpkeKey()
+        attestor = _attestor(config, plugins, evidence, sandbox, key, hpke_key, registry)
+        opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
+        settings = _api_settings(config, plugins, registry, snapshots, keys, attestor, opener)
         listeners = _listeners(config, registry, metrics, access_log, settings, tls)
         attested_tls = None
         if config.attested_tls and attestor is not None:
@@ -393,6 +413,7 @@ def _attestor(
     evidence: Evidence | None,
     sandbox: SandboxPolicy,
     key: AttestedKey,
+    hpke_key: HpkeKey,
     registry: ModelRegistry,
 ) -> Attestor | None:
     """Who makes evidence for clients."""
@@ -402,7 +423,7 @@ def _attestor(
     tee = "simulated" if config.insecure_simulated_tee else evidence.tee
     label = "SIMULATED evidence" if config.insecure_simulated_tee else "Evidence"
     start_step(f"{label} for clients: GET /attestation, configuration {digest.hex()}")
-    identity = ServerIdentity(key, HpkeKey().public_key, digest, tee)
+    identity = ServerIdentity(key, hpke_key.public_key, digest, tee)
     return Attestor(evidence, identity, partial(_model_claims, registry))
 
 
@@ -426,10 +447,7 @@ def _check_attestation(config: Config) -> None:
 
 
 def _model_claims(registry: ModelRegistry) -> list[ModelClaim]:
-    return [
-        ModelClaim(served.spec.name, served.spec.version, served.model_dir.digest)
-        for served in registry.all()
-    ]
+    return [served.claim for served in registry.all()]
 
 
 async def _opened(tls: AttestedTls) -> ssl.SSLContext:
@@ -484,6 +502,7 @@ def _api_settings(
     snapshots: Snapshots,
     keys: ApiKeys | None,
     attestor: Attestor | None,
+    opener: RequestOpener | None,
 ) -> ApiSettings:
     return ApiSettings(
         is_model_api_enabled=config.enable_model_api,
@@ -498,6 +517,7 @@ def _api_settings(
         attestor=attestor,
         inference_plugins=_plugin_endpoints("inference", config, plugins, registry),
         management_plugins=_plugin_endpoints("management", config, plugins, registry),
+        opener=opener,
     )
 
 

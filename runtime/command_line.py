@@ -13,6 +13,12 @@ from typing import Literal
 
 TORCHSERVE_VERSION = "0.12.0"  # the release whose behaviour we answer with
 
+# What a user's own process runs (`torchkeep.client`).
+CLIENT_COMMANDS: Mapping[str, str] = {
+    "verify": "check what a server shows of itself against a policy",
+    "initdata": "print the annotation and the measurement of an initdata file",
+}
+
 Action = Literal["start", "stop", "version", "doctor"]
 
 
