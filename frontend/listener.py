@@ -62,6 +62,7 @@ class Listener(uvicorn.Server):
         self._state = ListenerState(limits, access_log)
         self.server_state = self._state
         self._is_started = asyncio.Event()
+        self._is_ending = asyncio.Event()
 
     @property
     def port(self) -> int:
@@ -76,6 +77,7 @@ class Listener(uvicorn.Server):
     def begin_drain(self) -> None:
         """Answer what has been accepted, take nothing more, then let `serve()` return."""
         self.should_exit = True
+        self._is_ending.set()
 
     def _protocol(self, **options: Any) -> asyncio.Protocol:
         """What uvicorn makes for each connection."""
@@ -86,6 +88,10 @@ class Listener(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def main_loop(self) -> None:
+        # uvicorn's would wake up ten times a second, for headers that we do not send.
+        await self._is_ending.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
