@@ -61,6 +61,7 @@ from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
+from torchkeep.runtime.address import Address
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import Compute, plan_compute
@@ -166,6 +167,7 @@ class Server:
     """What `compose` built, ready to serve."""
 
     listeners: list[Listener]
+    addresses: Mapping[str, Address]  # by what is asked there
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -230,7 +232,7 @@ async def compose(
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
         listeners = _listeners(config, registry, metrics, access_log, snapshots, keys, tls)
-        yield Server(listeners, registry, snapshots, loading)
+        yield Server(listeners, _addresses(config), registry, snapshots, loading)
 
 
 async def _load_models(
@@ -369,9 +371,17 @@ def _listeners(
     ]
 
 
+def _addresses(config: Config) -> Mapping[str, Address]:
+    """What is asked where; inference and management may share theirs."""
+    addresses = {"Inference": config.inference_address, "Management": config.management_address}
+    if config.enable_metrics_api:
+        addresses["Metrics"] = config.metrics_address
+    return addresses
+
+
 def _tls(config: Config) -> ssl.SSLContext | None:
     """What https listeners show of themselves; None where there are none."""
-    if not any(address.is_tls for address in config.listens_at):
+    if not any(address.is_tls for address in _addresses(config).values()):
         return None
     identity = _identity(config)
     config.warnings.extend(identity.warnings(datetime.now(UTC)))
@@ -386,7 +396,7 @@ def _identity(config: Config) -> Identity:
         return read_keystore(config.keystore, config.keystore_pass, config.keystore_type)
     if config.private_key_file is not None or config.certificate_file is not None:
         return read_pem(config.private_key_file, config.certificate_file)
-    hosts = {address.host for address in config.listens_at if address.is_tls}
+    hosts = {address.host for address in _addresses(config).values() if address.is_tls}
     certificate, key = self_signed(sorted(hosts | {"localhost", "127.0.0.1"}))
     config.warnings.append(
         "https with a certificate that this start made for itself, since neither keystore nor "
@@ -402,17 +412,18 @@ async def _listen(listener: Listener) -> None:
     except SystemExit:
         # uvicorn logs why it could not bind and leaves; the roof has things to take down.
         raise OSError(f"Failed to bind to address: {listener.address}") from None
+    except OSError as error:  # of a unix socket
+        raise OSError(
+            f"Failed to bind to address: {listener.address} ({error.strerror})"
+        ) from error
 
 
 async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
     for listener in server.listeners:
         await listener.wait_started()
-    labels = ("Inference", "Management", "Metrics")
-    if len(server.listeners) < 2:
-        labels = ("Inference and management", "", "")
-    for label, listener in zip(labels, server.listeners, strict=False):
-        start_step(f"{label} API bind to: {listener.address}")
+    for label, address in server.addresses.items():
+        start_step(f"{label} API bind to: {address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")
     started = monotonic()

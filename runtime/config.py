@@ -151,14 +151,6 @@ class Config:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def listens_at(self) -> list[Address]:
-        """Inference, management and metrics; one that is shared is there once."""
-        addresses = [self.inference_address, self.management_address]
-        if self.enable_metrics_api:
-            addresses.append(self.metrics_address)
-        return list(dict.fromkeys(addresses))
-
-    @property
     def not_served(self) -> list[str]:
         """What a TorchServe of this configuration would serve and we do not yet."""
         return ["gRPC", "workflows"]
