@@ -58,6 +58,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    s3_sse_kms: bool = False  # the download is signed
     loaded_at_startup: bool = False
 
 
@@ -175,7 +176,9 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name, wait)
+        model_dir = await self._store.open(
+            registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
+        )
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)

@@ -56,6 +56,7 @@ from torchkeep.modelstore.janitor import Janitor
 from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.reach import Reach
+from torchkeep.modelstore.s3_signing import S3Signer
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
@@ -323,6 +324,7 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
         reach=_reach(config, sandbox),
+        signer=S3Signer.from_environment(environ),
     )
 
 

@@ -41,7 +41,7 @@ LIBRARIES = {
         "ts",
         "yaml",
     },
-    "modelstore": {"cryptography", "yaml"},
+    "modelstore": {"botocore", "cryptography", "yaml"},
 }
 
 
