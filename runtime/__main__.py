@@ -464,6 +464,8 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
     for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
+    if config.in_vain:
+        start_step(f"No effect: {', '.join(config.in_vain)}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
@@ -485,6 +487,8 @@ def _exposure(config: Config) -> list[str]:
 
 
 def _startup_workers(config: Config, compute: Compute) -> int:
+    if config.debug:
+        return 1
     return config.default_workers_per_model or compute.cores.logical_count
 
 
@@ -498,6 +502,7 @@ def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,
+        has_time_limits=not config.debug,
     )
 
 

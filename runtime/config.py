@@ -76,7 +76,7 @@ class Config:
     default_workers_per_model: int | None = key(COUNT, None)
     default_response_timeout: int = key(COUNT, 120)  # s, as the next two
     default_startup_timeout: int = key(COUNT, 120)
-    unregister_model_timeout: int = key(COUNT, 120)
+    debug: bool = key(BOOLEAN, False)  # one worker, and no time limits
     job_queue_size: int = key(AT_LEAST_ONE, 100)
     max_request_size: int = key(COUNT, 6553500)  # bytes
     max_response_size: int = key(COUNT, 6553500)  # bytes
@@ -111,9 +111,25 @@ class Config:
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
     handler_log: str = key(choice("console", "memory", "drop"), "")
-    model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
-    # Accepted, without effect so far (and some, like vmargs, for ever).
+    # Accepted, and without effect for ever.
+    number_of_netty_threads: int = key(COUNT, 0, in_vain="Java's")
+    netty_client_threads: int = key(COUNT, 0, in_vain="Java's")
+    prefer_direct_buffer: bool = key(BOOLEAN, False, in_vain="Java's")
+    use_native_io: bool = key(BOOLEAN, True, env=None, in_vain="Java's")
+    io_ratio: int = key(COUNT, 50, env=None, in_vain="Java's")
+    vmargs: str | None = key(TEXT, None, env=None, in_vain="Java's")
+    async_logging: bool = key(BOOLEAN, False, in_vain="all logging is")
+    number_of_gpu: int | None = key(COUNT, None, in_vain="no GPUs here")
+    ipex_gpu_enable: bool = key(BOOLEAN, False, in_vain="no GPUs here")
+    cpp_log_config: Path | None = key(PATH, None, in_vain="no C++ backend here")
+    python: str | None = key(TEXT, None, env=None, in_vain="it is the server's own")
+    model_server_home: Path | None = key(
+        PATH, None, in_vain="it only has to exist", always_from_env=True
+    )
+    unregister_model_timeout: int = key(COUNT, 120, in_vain="workers end at once")  # s
+
+    # Accepted, without effect so far.
     grpc_inference_address: str = key(WORDS, "127.0.0.1", has_effect=False)
     grpc_inference_port: int = key(PORT, 7070, has_effect=False)
     grpc_management_address: str = key(WORDS, "127.0.0.1", has_effect=False)
@@ -124,30 +140,19 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    number_of_gpu: int | None = key(COUNT, None, has_effect=False)
-    number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
-    netty_client_threads: int = key(COUNT, 0, has_effect=False)
-    async_logging: bool = key(BOOLEAN, False, has_effect=False)
-    prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
-    debug: bool = key(BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
-    cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
-    use_native_io: bool = key(BOOLEAN, True, env=None, has_effect=False)
-    io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
-    vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
     plugins_path: Path | None = key(PATH, None, env=None, has_effect=False)
-    python: str | None = key(TEXT, None, env=None, has_effect=False)
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
     # What file and flags say, as texts.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
     snapshots: Path | None = None  # where they are written; None where they are not
-    no_effect: list[str] = field(default_factory=list)  # what the user set in vain
+    no_effect: list[str] = field(default_factory=list)  # what the user set, too early
+    in_vain: list[str] = field(default_factory=list)  # and what never has any, with the reason
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -164,7 +169,7 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     settings = given | _from_environment(given, environ)
     warnings = _forgive_lifetime(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
-    in_vain = [name for name in values if not _KEYS[name].has_effect]
+    without = {name: _KEYS[name].in_vain for name in values if not _KEYS[name].has_effect}
     warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
     home = values.get("model_server_home")
@@ -191,7 +196,8 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
         source=source,
         given={name: setting.text for name, setting in given.items()},
         snapshots=None if flags.no_config_snapshots else cwd / _snapshots(environ),
-        no_effect=in_vain,
+        no_effect=[name for name, reason in without.items() if not reason],
+        in_vain=[f"{name} ({reason})" for name, reason in without.items() if reason],
         warnings=warnings,
         **values,
     )

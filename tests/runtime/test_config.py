@@ -360,8 +360,21 @@ def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
 
 def test_keys_set_in_vain_are_named(files: Files) -> None:
     flags = Flags(log_config="log4j2.xml", plugins_path="p")
-    config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
-    assert config.no_effect == ["debug", "vmargs", "plugins_path"]
+    config = files.load("vmargs=-Xmx1g", "job_queue_size=1", flags=flags)
+    assert config.no_effect == ["plugins_path"]
+    assert config.in_vain == ["vmargs (Java's)"]
+
+
+JAVA = ("number_of_netty_threads", "netty_client_threads", "prefer_direct_buffer", "use_native_io")
+
+
+@pytest.mark.parametrize("name", [*JAVA, "io_ratio", "vmargs"])
+def test_keys_of_java_are_accepted_and_said_to_have_no_effect(files: Files, name: str) -> None:
+    value = "true" if name in ("prefer_direct_buffer", "use_native_io") else "32"
+    config = files.load(f"{name}={value}")
+    assert config.in_vain == [f"{name} (Java's)"]
+    assert config.no_effect == []
+    assert config.warnings == []
 
 
 def test_what_is_not_served_yet() -> None:
@@ -444,7 +457,8 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         disable_token_authorization=True,
         enable_model_api=True,
         snapshots=tmp_path / "logs" / "config",
-        no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
+        no_effect=["workflow_store", "plugins_path"],
+        in_vain=["cpp_log_config (no C++ backend here)"],
     )
 
 
