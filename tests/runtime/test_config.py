@@ -1,5 +1,6 @@
 """Every key of config.properties: its default, its sources, and what a wrong value says."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -494,3 +495,11 @@ def test_trusted_models_that_could_be_misread(files: Files, value: str, reason: 
     complaint = files.complaint(f"trusted_models={value}")
     assert reason in complaint
     assert "line 1: trusted_models must be JSON" in complaint
+
+
+def test_the_documentation_names_what_never_has_an_effect() -> None:
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    table = page.read_text().partition("## Without any effect")[2].partition("\n## ")[0]
+    keys = {one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata}
+    never = {name for name, key in keys.items() if key.in_vain}
+    assert set(re.findall(r"`([a-z_]+)`", table)) == never | {"system_metrics_cmd"}
