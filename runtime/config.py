@@ -120,7 +120,7 @@ class Config:
     io_ratio: int = key(COUNT, 50, env=None, in_vain="Java's")
     vmargs: str | None = key(TEXT, None, env=None, in_vain="Java's")
     async_logging: bool = key(BOOLEAN, False, in_vain="all logging is")
-    number_of_gpu: int | None = key(COUNT, None, in_vain="no GPUs here")
+    number_of_gpu: int = key(COUNT, 0, in_vain="no GPUs here")
     ipex_gpu_enable: bool = key(BOOLEAN, False, in_vain="no GPUs here")
     cpp_log_config: Path | None = key(PATH, None, in_vain="no C++ backend here")
     python: str | None = key(TEXT, None, env=None, in_vain="it is the server's own")
@@ -170,6 +170,8 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     warnings = _forgive_lifetime(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
     without = {name: _KEYS[name].in_vain for name in values if not _KEYS[name].has_effect}
+    if "model_snapshot" in values:
+        without.pop("python", None)  # TorchServe's note, which nobody set
     warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
     home = values.get("model_server_home")
@@ -197,7 +199,11 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
         given={name: setting.text for name, setting in given.items()},
         snapshots=None if flags.no_config_snapshots else cwd / _snapshots(environ),
         no_effect=[name for name, reason in without.items() if not reason],
-        in_vain=[f"{name} ({reason})" for name, reason in without.items() if reason],
+        in_vain=[
+            f"{name} ({reason})"
+            for name, reason in without.items()
+            if reason and values[name] != _DEFAULTS[name]
+        ],
         warnings=warnings,
         **values,
     )
@@ -206,6 +212,7 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
 _KEYS: Mapping[str, Key] = {
     one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata
 }
+_DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
 _METRICS_MODES = ("log", "prometheus", "legacy")
 

@@ -371,11 +371,18 @@ JAVA = ("number_of_netty_threads", "netty_client_threads", "prefer_direct_buffer
 
 @pytest.mark.parametrize("name", [*JAVA, "io_ratio", "vmargs"])
 def test_keys_of_java_are_accepted_and_said_to_have_no_effect(files: Files, name: str) -> None:
-    value = "true" if name in ("prefer_direct_buffer", "use_native_io") else "32"
+    value = {"prefer_direct_buffer": "true", "use_native_io": "false"}.get(name, "32")
     config = files.load(f"{name}={value}")
     assert config.in_vain == [f"{name} (Java's)"]
     assert config.no_effect == []
     assert config.warnings == []
+
+
+def test_what_a_snapshot_notes_nobody_set_in_vain(files: Files) -> None:
+    notes = ("python=/usr/bin/python3", "number_of_gpu=0", 'model_snapshot={"models": {}}')
+    assert files.load(*notes).in_vain == []
+    assert files.load("use_native_io=true", "async_logging=false").in_vain == []
+    assert files.load(notes[0]).in_vain == ["python (it is the server's own)"]
 
 
 def test_what_is_not_served_yet() -> None:
