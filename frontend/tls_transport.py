@@ -117,7 +117,8 @@ class TlsConnection(asyncio.Protocol):
     def send_end(self) -> None:
         """The last record, and the end of our half; what the client still sends is dropped."""
         self._say_goodbye()
-        self._raw.write_eof()
+        if not self._raw.is_closing():
+            self._raw.write_eof()
 
     def close(self) -> None:
         """Write what is to be written, and leave."""

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 MANIFEST = '{"model": {"modelName": "m", "handler": "h.py"}}'
 TYPES = """
@@ -22,13 +21,14 @@ def free_port() -> int:
 
 
 def test_the_configuration_of_sagemaker(server_factory: Callable[..., Any], tmp_path: Path) -> None:
-    with ZipFile(tmp_path / "m.mar", "w") as archive:
-        archive.writestr("h.py", TYPES)
-        archive.writestr("MAR-INF/MANIFEST.json", MANIFEST)
+    model = tmp_path / "opt" / "ml" / "model"  # an archive that came unpacked, served in place
+    (model / "MAR-INF").mkdir(parents=True)
+    (model / "MAR-INF" / "MANIFEST.json").write_text(MANIFEST)
+    (model / "h.py").write_text(TYPES)
     port = free_port()
     shared = "http://0.0.0.0:$$SAGEMAKER_BIND_TO_PORT$$"
     server = server_factory(
-        models=["m.mar"],
+        models=[f"model={model}"],
         config={
             "inference_address": shared,
             "management_address": shared,
@@ -39,12 +39,12 @@ def test_the_configuration_of_sagemaker(server_factory: Callable[..., Any], tmp_
         env={"SAGEMAKER_BIND_TO_PORT": str(port)},
     )
     server.inference = server.management = f"http://127.0.0.1:{port}"
-    server.wait_until_ready("m")
+    server.wait_until_ready("model")
     assert server.request("GET", "/ping")[0] == 200
     headers = {"Content-Type": "application/json"}
     status, _, body = server.request("POST", "/invocations", b"{}", headers)
     assert (status, body) == (200, b"bytearray")
-    (described,) = json.loads(server.request("GET", "/models/m", port="management")[2])
+    (described,) = json.loads(server.request("GET", "/models/model", port="management")[2])
     assert (described["responseTimeout"], described["startupTimeout"]) == (2147483647, 2147483647)
     assert f"Inference API bind to: http://0.0.0.0:{port}\n" in server.log_text()
 
