@@ -36,6 +36,7 @@ def _from_query(call: Call) -> tuple[Registration, bool]:
         initial_workers=call.query_optional_integer("initial_workers"),
         response_timeout=call.query_integer("response_timeout", UNSET_TIMEOUT),
         startup_timeout=call.query_integer("startup_timeout", UNSET_TIMEOUT),
+        s3_sse_kms=call.query_flag("s3_sse_kms", default=False),
     )
     return registration, call.query_flag("synchronous", default=True)
 
@@ -63,6 +64,7 @@ def _from_json(body: bytes) -> tuple[Registration, bool]:
         initial_workers=_integer(fields, "initial_workers", None),
         response_timeout=_integer(fields, "response_timeout", UNSET_TIMEOUT),
         startup_timeout=_integer(fields, "startup_timeout", UNSET_TIMEOUT),
+        s3_sse_kms=_flag(fields, "s3_sse_kms", default=False),
     )
     return registration, _flag(fields, "synchronous", default=True)
 

@@ -36,6 +36,7 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+UNLIMITED_S = 2**31 - 1  # Java's largest integer, which a description shows
 REGISTER_ERRORS = (
     InvalidModel,
     ConflictStatus,
@@ -59,6 +60,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    s3_sse_kms: bool = False  # the download is signed
     loaded_at_startup: bool = False
 
 
@@ -74,6 +76,7 @@ class ModelDefaults:
     handler: str | None = None
     envelope: str = ""
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    has_time_limits: bool = True
 
 
 class ModelRegistry:
@@ -178,12 +181,14 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name, wait)
+        model_dir = await self._store.open(
+            registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
+        )
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
             # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
             if self._events is not None:
                 await self._events.record(spec.name, spec.version, model_dir.digest)
             self._check_new(spec)  # others may have been quicker
@@ -339,6 +344,8 @@ class ModelRegistry:
             startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
                 asked.startup_timeout, defaults.startup_timeout_s
             )
+        if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
+            response_timeout_s = startup_timeout_s = UNLIMITED_S
         min_workers, max_workers = self._workers(asked, model_dir, configured)
         batch_size = asked.batch_size
         if batch_size is None or batch_size == UNSET_BATCH_SIZE:
@@ -347,12 +354,16 @@ class ModelRegistry:
         if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
             delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
             delay_ms = delay_ms or 100
+        runtime = asked.runtime or manifest.runtime
+        preferred = configured.get("runtimeType")
         return ModelSpec(
             name=name,
             version=version,
             url=asked.url,
             handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
-            runtime=asked.runtime or manifest.runtime,
+            runtime=runtime,
+            # TorchServe: the `models` JSON comes first, and is not described.
+            worker_runtime=preferred if preferred in RUNTIMES else runtime,
             envelope=defaults.envelope,
             batch_size=batch_size,
             max_batch_delay_ms=delay_ms,

@@ -33,6 +33,7 @@ class ModelSpec:
     url: str
     handler: str
     runtime: str = "python"
+    worker_runtime: str = "python"  # of the interpreter; `models` JSON may change it
     envelope: str = ""
     batch_size: int = 1
     max_batch_delay_ms: int = 100
@@ -98,7 +99,8 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
-        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        name = f"M-{spec.name}_{spec.version}"
+        interpreter = ground.interpreters.get(spec.worker_runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )

@@ -30,6 +30,13 @@ class DownloadFailed(ModelStoreError):
         super().__init__(f"Failed to download archive from: {url}")
 
 
+class SigningImpossible(ModelStoreError):
+    """A download is to be signed, and this server cannot; the advice says what it lacks."""
+
+    def __init__(self, advice: str) -> None:
+        super().__init__(f"s3_sse_kms asks for a signed download: {advice}.")
+
+
 class FileAlreadyExists(ModelStoreError):
     """A download would replace a file of the model store."""
 

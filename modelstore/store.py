@@ -40,6 +40,7 @@ from torchkeep.modelstore.memory_place import MemoryPlace, check_room
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
 from torchkeep.modelstore.pinned import PinnedFile
 from torchkeep.modelstore.reach import Reach
+from torchkeep.modelstore.s3_signing import S3Signer
 from torchkeep.modelstore.sealed import SealedFile
 from torchkeep.modelstore.trust import Trust
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
@@ -111,6 +112,7 @@ class ModelStore:
         trust: Trust | None = None,
         memory_place: MemoryPlace | None = None,
         reach: Reach | None = None,
+        signer: S3Signer | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
@@ -122,13 +124,21 @@ class ModelStore:
         self.trust = trust or Trust()
         self.memory_place = memory_place or MemoryPlace(None, unpack_root)  # for sealed ones
         self.reach = reach or Reach()
+        self.signer = signer or S3Signer.from_environment({})  # of downloads that ask for it
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
     async def open(
-        self, url: str, model_name: str | None = None, wait: KeyWait | None = None
+        self,
+        url: str,
+        model_name: str | None = None,
+        wait: KeyWait | None = None,
+        *,
+        is_signed: bool = False,
     ) -> ModelDir:
         """Find, unpack and check the archive; leaves nothing behind when it raises.
+
+        `is_signed`: where it is downloaded, in the name of the server.
 
         Where a key cannot be had just now, it is asked for again as long as `wait` has it;
         without, KeyUnavailable is raised.
@@ -136,7 +146,7 @@ class ModelStore:
         `model_name` is the name it will be served under. What is sealed has only its own: else
         whoever keeps the archives could serve one model in the place of another.
         """
-        opening = _Opening(self, url, model_name)
+        opening = _Opening(self, url, model_name, is_signed)
         found = await opening.in_thread(opening.find, Found.discard)
         try:
             key = await self._key_for(found.sealed, wait) if found.sealed else None
@@ -226,10 +236,13 @@ class _Abandoned(ModelStoreError):
 class _Opening:
     """One call of `ModelStore.open`: what blocks of it, to be done in threads."""
 
-    def __init__(self, store: ModelStore, url: str, model_name: str | None) -> None:
+    def __init__(
+        self, store: ModelStore, url: str, model_name: str | None, is_signed: bool
+    ) -> None:
         self.store = store
         self.url = url
         self.model_name = model_name
+        self.is_signed = is_signed
         self.abandoned = threading.Event()
 
     async def in_thread(self, step: Callable[[], T], undo: Callable[[T], None]) -> T:
@@ -266,6 +279,7 @@ class _Opening:
             self._check_abandoned,
             reach=self.store.reach,
             private=[UnpackArea(place).models for place in self.store.unpack_roots()],
+            sign=self.store.signer.headers if self.is_signed else None,
         )
         return self._recognise(target, downloaded=target)
 
