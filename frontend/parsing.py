@@ -10,11 +10,15 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from torchkeep.frontend.errors import BadRequest
+from torchkeep.frontend.call import BAD_ESCAPE
+from torchkeep.frontend.errors import BadRequest, MalformedForm
 from torchkeep.frontend.responses import Header
 from torchkeep.runtime.messages import InputParameter, RequestInput
 
 MAX_FIELDS = 10_000  # of one form; messages.MAX_ITEMS is what a worker would refuse
+MAX_PART_HEADERS = 100
+MAX_PART_HEADER_BYTES = 64 << 10  # a name may be long
+MAX_SHOWN_BYTES = 200  # of a field, in an error
 
 
 def read_input(
@@ -62,6 +66,8 @@ def read_parameters(content_type: str, body: bytes) -> list[InputParameter]:
             return _last_of_each(_urlencoded_fields(body))
         case "multipart/form-data":
             boundary = parse_options_header(content_type)[1].get(b"boundary")
+            if boundary == b"":
+                raise MalformedForm("Needs a boundary value : multipart/form-data; boundary=...")
             if boundary:
                 return _last_of_each(_MultipartForm(boundary).read(body))
     return [InputParameter("body", body, mime_type)]
@@ -74,17 +80,26 @@ def _urlencoded_fields(body: bytes) -> list[InputParameter]:
     if b"=" not in pairs[-1]:
         # TorchServe: a last field without `=` is none, so curl -d '{"a":1}' gives no field
         pairs.pop()
-    fields = []
-    for pair in pairs:
-        if pair:
-            name, _, value = pair.partition(b"=")
-            fields.append(
-                InputParameter(
-                    unquote_plus(name.decode("utf-8", "replace")),
-                    unquote_to_bytes(value.replace(b"+", b" ")),
-                )
-            )
-    return fields
+    return [_urlencoded_field(pair) for pair in pairs]
+
+
+def _urlencoded_field(pair: bytes) -> InputParameter:
+    name, _, value = pair.partition(b"=")
+    if not name:
+        raise MalformedForm("empty name : the fields of a form are written name=value&name=value")
+    if b"%" in name and BAD_ESCAPE.search(name):
+        raise MalformedForm(f"Bad string: '{_shown(name)}'")
+    if b"%" in value and (bad := BAD_ESCAPE.search(value)):
+        raise MalformedForm(
+            f"Invalid hex byte at index '{bad.start()}' in string: '{_shown(value)}'"
+        )
+    return InputParameter(
+        unquote_plus(name.decode("utf-8", "replace")), unquote_to_bytes(value.replace(b"+", b" "))
+    )
+
+
+def _shown(text: bytes) -> str:
+    return text[:MAX_SHOWN_BYTES].decode("utf-8", "replace")
 
 
 class _MultipartForm:
@@ -108,6 +123,8 @@ class _MultipartForm:
                     "on_header_value": self._add_header_value,
                     "on_header_end": self._end_header,
                 },
+                max_header_count=MAX_PART_HEADERS,
+                max_header_size=MAX_PART_HEADER_BYTES,
             )
             parser.write(body)
             parser.finalize()
@@ -137,10 +154,13 @@ class _MultipartForm:
     def _end_part(self) -> None:
         if len(self._fields) >= MAX_FIELDS:
             raise _too_many_fields()
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        kind, options = parse_options_header(self._headers.get(b"content-disposition"))
         name = options.get(b"name")
-        if name is None:
-            raise FormParserError("a part without a name")
+        if not name or kind.lower() != b"form-data":
+            raise MalformedForm(
+                "A part of the form has no name : each begins with the header "
+                'Content-Disposition: form-data; name="..."'
+            )
         content_type = ""
         if b"filename" in options:
             # TorchServe: without a file name even a declared content type is not one

@@ -23,7 +23,7 @@ from torchkeep.frontend.errors import (
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -317,7 +317,10 @@ class ModelRegistry:
         if not name and asked.loaded_at_startup:
             name = default_model_name(asked.url)
         if not name:
-            raise InvalidModel("Model name is not defined.")
+            raise InvalidModel(
+                f"Model name is not defined. Neither model_name nor {MANIFEST_PATH} in the "
+                "archive says one: is it packed by torch-model-archiver?"
+            )
         version = manifest.model_version
         configured = defaults.models.get(name, {}).get(version, {})
         # TorchServe: with a config file in the archive, the timeouts of the API and of the

@@ -28,6 +28,9 @@ TAR_ENTRY_BYTES = 2048  # tar: a block, and two or three more for a long name
 MAX_PATH_CHARS = 1024
 PAGE_BYTES = 4096
 GZIP_LENGTH_BYTES = 4  # its last ones
+MAX_REASON_CHARS = 200
+MAR_EXPECTED = "a .mar is a whole zip, as torch-model-archiver packs it"
+TAR_EXPECTED = "what is not called .mar has to be a whole tar, compressed by gzip"
 ZIP_MAGIC = b"PK"
 ZIP_ENCRYPTED = 0x2041  # flags: an entry, by the strong method, the names
 # Ordinary text shrinks a hundredfold and empty weights a thousandfold; below this size that
@@ -71,9 +74,10 @@ def unpack(
 
     `check_abandoned` is called now and then and ends the work by raising.
     """
-    with _translated(url), archive.open("rb") as file:
+    is_zip = archive.name.endswith(".mar")
+    with _translated(url, MAR_EXPECTED if is_zip else TAR_EXPECTED), archive.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        packed = Packed(file, archive.name, size, archive.name.endswith(".mar"))
+        packed = Packed(file, archive.name, size, is_zip)
         _unpack(packed, _Target(packed, directory, limits, check_abandoned))
 
 
@@ -109,7 +113,8 @@ def _unpack(packed: Packed, target: "_Target") -> None:
 
 
 @contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(url: str, expected: str = "") -> Iterator[None]:
+    """Whatever the parsers raise becomes UnreadableArchive; it tells why where we may say so."""
     try:
         yield
     except (
@@ -125,7 +130,10 @@ def _translated(url: str) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
     ) as error:
-        raise UnreadableArchive(url) from error
+        if not expected:  # a sealed archive: the reason may quote what is in it
+            raise UnreadableArchive(url) from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or "it is damaged"
+        raise UnreadableArchive(url, f"{reason[:MAX_REASON_CHARS]}; {expected}") from error
 
 
 def _unpack_zip(packed: Packed, target: "_Target") -> None:

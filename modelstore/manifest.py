@@ -56,10 +56,13 @@ def parse_manifest(text: bytes) -> Manifest:
     document = _parse_json(text, keep_numbers=True)
     model = document.get("model", {})
     if not isinstance(model, dict):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed("model is no object: expected modelName, handler and so on in it")
     runtime = _text(document, "runtime") if "runtime" in document else "python"
     if runtime not in RUNTIMES:
-        raise InvalidArchive("Runtime is not defined or invalid.")
+        raise InvalidArchive(
+            f"Runtime is not defined or invalid. {MANIFEST_PATH}: runtime may be "
+            f"{', '.join(RUNTIMES)}"
+        )
     manifest = Manifest(
         model_name=_text(model, "modelName"),
         model_version=_text(model, "modelVersion") or "1.0",
@@ -87,10 +90,14 @@ def _parse_json(text: bytes, keep_numbers: bool) -> dict[str, Any]:
     try:
         document = json.loads(text, **numbers)
     except (ValueError, RecursionError) as error:
-        raise InvalidArchive(NOT_JSON) from error
+        raise _malformed(f"no JSON: {error}") from error
     if not isinstance(document, dict):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed("no JSON object, in braces")
     return document
+
+
+def _malformed(reason: str) -> InvalidArchive:
+    return InvalidArchive(f"{NOT_JSON} {MANIFEST_PATH}: {reason}")
 
 
 def _text(fields: dict[str, Any], key: str) -> str | None:
@@ -99,7 +106,7 @@ def _text(fields: dict[str, Any], key: str) -> str | None:
     if isinstance(value, bool):
         value = str(value).lower()
     if value is not None and not isinstance(value, str):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed(f"{key} is no text")
     if value and not value.isprintable():
         raise InvalidArchive(f"{MANIFEST_PATH}: {key} holds control characters: {value!r}")
     return value or None
