@@ -50,7 +50,10 @@ def _from_json(body: bytes) -> tuple[Registration, bool]:
         fields = json.loads(body)
         json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise JsonSyntaxError(f"The body is not JSON: {error}. {EXPECTED}") from error
+        # Others speak of Python.
+        is_helpful = isinstance(error, json.JSONDecodeError | UnicodeError)
+        reason = f": {error}" if is_helpful else ", or nested too deep for any use"
+        raise JsonSyntaxError(f"The body is not JSON{reason}. {EXPECTED}") from error
     if fields is None:
         raise NoRequestBody(f"The request has no body. {EXPECTED}")
     if not isinstance(fields, dict):

@@ -23,7 +23,7 @@ from torchkeep.frontend.errors import (
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES, leaves_directory
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -175,6 +175,12 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
+        _check_printable("model_name", registration.model_name)
+        _check_printable("handler", registration.handler)
+        if leaves_directory((registration.handler or "").partition(":")[0]):
+            raise BadRequest(
+                f"Parameter handler leaves the model directory: {registration.handler}"
+            )
         model_dir = await self._store.open(registration.url, registration.model_name, wait)
         try:
             spec = self._spec(registration, model_dir)
@@ -399,6 +405,12 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _check_printable(parameter: str, value: str | None) -> None:
+    """As in a manifest: such a name would break the lines of a log."""
+    if value and not value.isprintable():
+        raise BadRequest(f"Parameter {parameter} holds control characters: {value!r}")
 
 
 def _warn_of(name: str, model_dir: ModelDir) -> None:

@@ -90,7 +90,10 @@ def _parse_json(text: bytes, keep_numbers: bool) -> dict[str, Any]:
     try:
         document = json.loads(text, **numbers)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"no JSON: {error}") from error
+        # Others speak of Python.
+        is_helpful = isinstance(error, json.JSONDecodeError | UnicodeError)
+        reason = f": {error}" if is_helpful else ", or nested too deep for any use"
+        raise _malformed(f"no JSON{reason}") from error
     if not isinstance(document, dict):
         raise _malformed("no JSON object, in braces")
     return document
@@ -112,8 +115,13 @@ def _text(fields: dict[str, Any], key: str) -> str | None:
     return value or None
 
 
+def leaves_directory(path: str) -> bool:
+    """Whether a path may lead elsewhere than below the directory it is joined to."""
+    return path.startswith("/") or "\\" in path or ".." in path.split("/")
+
+
 def _check_inside(key: str, path: str | None) -> None:
-    if path is not None and (path.startswith("/") or "\\" in path or ".." in path.split("/")):
+    if path is not None and leaves_directory(path):
         raise InvalidArchive(f"{MANIFEST_PATH}: {key} leaves the model directory: {path}")
 
 

@@ -203,6 +203,16 @@ REQUESTS = [
         *("POST", "/models?url=none.mar&runtime=perl", 400),
         *("BadRequestException", "Invalid RuntimeType value: perl"),
     ),
+    manage(
+        *("POST", "/models?url=echo.mar&model_name=a%0Ab", 400),
+        *("BadRequestException", r"model_name holds control characters: 'a\nb'"),
+        differs="TorchServe takes it, and its log lines break",
+    ),
+    manage(
+        *("POST", "/models?url=none.mar&handler=../h.py", 400),
+        *("BadRequestException", "handler leaves the model directory: ../h.py"),
+        differs="TorchServe runs whatever file that is",
+    ),
     # forms
     form(b"a=%zz", "Invalid hex byte at index '0' in string: '%zz'"),
     form(b"%zz=1", "Bad string: '%zz'"),
@@ -469,7 +479,7 @@ def test_archives(untouched: Target, torchserve: tuple[Bases, Path] | None) -> N
 def test_configurations_of_models(untouched: Target, torchserve: tuple[Bases, Path] | None) -> None:
     """Forgiven, as by TorchServe; the log says what is ignored, and what was expected."""
     for number, (text, complaint) in enumerate(CONFIGS.items()):
-        name = f"config{number}"
+        name = f"config{number}_{'both' if torchserve else 'ours'}"
         servers = [(untouched.bases, untouched.store)] + ([torchserve] if torchserve else [])
         for bases, store in servers:
             (store / f"{name}.mar").write_bytes(with_config(text))
@@ -482,6 +492,32 @@ def test_configurations_of_models(untouched: Target, torchserve: tuple[Bases, Pa
         log = untouched.server.wait_for_lines(f"model {name}: model-config.yaml")
         (line,) = [line for line in log.splitlines() if f"model {name}: model-config.yaml" in line]
         assert complaint in line
+
+
+HEADERS = {
+    "no colon": b"Host h\r\n\r\n",
+    "no name": b": value\r\n\r\n",
+    "a blank before the colon": b"Host: h\r\nX-Y : z\r\n\r\n",
+    "a NUL": b"Host: h\r\nX: a\0b\r\n\r\n",
+    "a length that is no number": b"Host: h\r\nContent-Length: ten\r\n\r\n",
+    "a negative length": b"Host: h\r\nContent-Length: -1\r\n\r\n",
+    "a length of 30 digits": b"Host: h\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "two lengths": b"Host: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "no chunk": b"Host: h\r\nTransfer-Encoding: chunked\r\n\r\nten\r\nabc\r\n",
+    "an endless chunk": b"Host: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\n",
+    "one of 70 KB": b"Host: h\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("port", ["inference", "management"])
+@pytest.mark.parametrize("name", HEADERS)
+def test_bad_headers(untouched: Target, port: str, name: str) -> None:
+    raw_http = neighbour("raw_http")
+    request = b"POST /models HTTP/1.1\r\n" + HEADERS[name]
+    answer = raw_http.send_raw(getattr(untouched.bases, port), request, timeout_s=DEADLINE_S)
+    assert (answer.status, answer.is_closed) == (400, True)
+    error = json.loads(answer.body)
+    assert is_error_like(error, 400, "BadRequestException", "Invalid HTTP message.")
 
 
 @pytest.mark.parametrize("port", ["inference", "management"])

@@ -596,6 +596,13 @@ def test_paths_of_a_manifest_that_leave_the_archive(narrow: Target) -> None:
     for extra in ([str(stolen)], {"files": ["../h.py"]}):
         narrow.put("way.mar", mar(files("way", extensions=extra)))
         assert "extensions leaves the model directory" in narrow.refuses("way.mar")["message"]
+    # What is given at registration stands in the place of the manifest's.
+    narrow.put("way.mar", mar(files("way")))
+    for way in (str(stolen), f"{stolen}:handle", "../h.py", "a/../../h:handle", "..\\h.py"):
+        answer = narrow.refuses("way.mar", initial_workers="1", handler=way)
+        assert (answer["code"], answer["type"]) == (400, "BadRequestException")
+        assert answer["message"] == f"Parameter handler leaves the model directory: {way}"
+    narrow.accepts("way.mar", initial_workers="1", handler="h:handle")
     (narrow.store / "way.mar").unlink()
     stolen.unlink()
     assert not narrow.marker.exists()
