@@ -388,13 +388,18 @@ def untouched(target: Target, poll: Callable[..., Any]) -> Iterator[Target]:
     """At the end nothing is there, or open, that was not before, and nothing was unexpected."""
     target.state()  # whatever a first request opens is open now
     before, open_before = target.state(), target.process.num_fds()
+    family = {one.pid for one in target.process.children(recursive=True)}
     log = len(target.server.log_text())
     yield target
     poll(lambda: target.process.num_fds() <= open_before, "descriptors that were not open before")
+    poll(
+        lambda: {one.pid for one in target.process.children(recursive=True)} <= family,
+        "processes that were not there before",
+    )
     assert target.state() == before
-    new_lines = target.server.log_text()[log:]
-    assert "Traceback" not in new_lines
-    assert "unexpected error" not in new_lines
+    new_lines = target.server.log_text()[log:].splitlines()
+    ours = [line for line in new_lines if " MODEL_LOG - " not in line]
+    assert [line for line in ours if "Traceback" in line or "unexpected error" in line] == []
 
 
 @pytest.fixture(scope="module")
@@ -474,6 +479,51 @@ def test_archives(untouched: Target, torchserve: tuple[Bases, Path] | None) -> N
             if is_same is bool(broken.differs):
                 wrong.append(f"{broken.file}: TorchServe {theirs} {their_answer}"[:600])
     assert not wrong, "\n".join(wrong)
+
+
+LOADS = {
+    "no handler": (packed('{"model": {"modelName": "bad"}}'), "ModuleNotFoundError"),
+    "no such handler": (
+        packed('{"model": {"modelName": "bad", "handler": "none.py"}}'),
+        "No module named 'none'",
+    ),
+    "no such function": (
+        packed('{"model": {"modelName": "bad", "handler": "h.py:none"}}'),
+        "Failed to start workers",
+    ),
+    "broken code": (
+        packed('{"model": {"modelName": "bad", "handler": "g.py"}}', g_py="def handle(:"),
+        "SyntaxError",
+    ),
+    "broken yaml": (with_config("minWorkers: [1"), "model-config.yaml is no yaml: while parsing a"),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_loads_that_fail(untouched: Target, name: str) -> None:
+    """The last line of the traceback, not all of it; and no worker, no model, no file."""
+    content, says = LOADS[name]
+    before = untouched.state()
+    (untouched.store / "bad.mar").write_bytes(content)
+    case = manage("POST", "/models?url=bad.mar&model_name=bad&initial_workers=1", 500, "", "")
+    status, answer = ask(untouched.bases.management, case)
+    (untouched.store / "bad.mar").unlink()
+    assert is_error_like(answer, 500, UNREADABLE, says), answer
+    assert answer["message"].startswith("Failed to start workers for model bad version: 1.0 : ")
+    assert status == 500
+    assert "[1" not in answer["message"]
+    assert untouched.state() == before
+
+
+def test_a_broken_archive_by_url_stays_nowhere(untouched: Target, tmp_path: Path) -> None:
+    """TorchServe keeps its copy, and the second attempt fails because of it."""
+    for name, content in (("cut.mar", GOOD[:100]), ("cut.tar.gz", tarred()[:-20])):
+        (tmp_path / name).write_bytes(content)
+        for _ in range(2):
+            case = register(f"file://{tmp_path}/{name}", 500, UNREADABLE, "a whole")
+            status, answer = ask(untouched.bases.management, case)
+            assert status == 500
+            assert f"Failed to save model: file://{tmp_path}/{name} : " in answer["message"]
 
 
 def test_configurations_of_models(untouched: Target, torchserve: tuple[Bases, Path] | None) -> None:
