@@ -3,6 +3,7 @@
 A body is opaque, and reaches the worker as it came, unless its content type says form.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -18,6 +19,10 @@ from torchkeep.runtime.messages import InputParameter, RequestInput
 MAX_FIELDS = 10_000  # of one form; messages.MAX_ITEMS is what a worker would refuse
 MAX_PART_HEADERS = 100
 MAX_PART_HEADER_BYTES = 64 << 10  # a name may be long
+UNCHANGED_ENCODINGS = (b"binary", b"8bit", b"7bit")  # of a part; nobody decodes others
+_NAME_BYTES = bytes.maketrans(b"\t,:;=", b"     ")
+ENCODED_FILE_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
+BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 MAX_SHOWN_BYTES = 200  # of a field, in an error
 
 
@@ -111,7 +116,7 @@ class _MultipartForm:
         self._start_part()
 
     def read(self, body: bytes) -> list[InputParameter]:
-        """The parts. TorchServe: a body that breaks the rules has none, and is no error."""
+        """The parts. TorchServe: a body that breaks all rules has none, and is no error."""
         try:
             parser = MultipartParser(
                 self._boundary,
@@ -129,8 +134,27 @@ class _MultipartForm:
             parser.write(body)
             parser.finalize()
         except FormParserError:
-            return []
+            self._fields = []
+            self._read_leniently(body)
         return self._fields
+
+    def _read_leniently(self, body: bytes) -> None:
+        """TorchServe: bare line feeds will do, and a header without a colon is passed over."""
+        delimiter = b"--" + self._boundary
+        if not body.lstrip(b"\r\n").startswith(delimiter):
+            return
+        _, *parts = re.split(rb"(?:\A|\r?\n)" + re.escape(delimiter), body)
+        for part in parts[:-1]:  # the last one has no end
+            blank_line = BLANK_LINE.search(part)
+            if part.startswith(b"--") or blank_line is None:
+                return
+            self._start_part()
+            for line in part[: blank_line.start()].split(b"\n"):
+                name, colon, value = line.partition(b":")
+                if colon:
+                    self._headers[name.strip().lower()] = value.strip()
+            self._data.append(part[blank_line.end() :])
+            self._end_part()
 
     def _start_part(self) -> None:
         self._headers: dict[bytes, bytes] = {}
@@ -154,21 +178,28 @@ class _MultipartForm:
     def _end_part(self) -> None:
         if len(self._fields) >= MAX_FIELDS:
             raise _too_many_fields()
-        kind, options = parse_options_header(self._headers.get(b"content-disposition"))
-        name = options.get(b"name")
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
+        # TorchServe: what separates options is a blank in a name
+        name = options.get(b"name", b"").translate(_NAME_BYTES, b'"').strip()
         if not name or kind.lower() != b"form-data":
             raise MalformedForm(
                 "A part of the form has no name : each begins with the header "
                 'Content-Disposition: form-data; name="..."'
             )
-        content_type = ""
-        if b"filename" in options:
-            # TorchServe: without a file name even a declared content type is not one
-            declared = self._headers.get(b"content-type", b"").partition(b";")[0].strip()
-            content_type = declared.decode("latin-1") or "application/octet-stream"
+        # TorchServe: without a file name even a declared content type is not one
+        is_file = b"filename" in options or ENCODED_FILE_NAME.search(disposition) is not None
+        content_type = self._content_type_of_file() if is_file else ""
         self._fields.append(
             InputParameter(name.decode("utf-8", "replace"), b"".join(self._data), content_type)
         )
+
+    def _content_type_of_file(self) -> str:
+        encoding = self._headers.get(b"content-transfer-encoding")
+        if encoding is not None and encoding.lower() not in UNCHANGED_ENCODINGS:
+            raise MalformedForm(f"TransferEncoding Unknown: {_shown(encoding)}")
+        declared = self._headers.get(b"content-type", b"application/octet-stream")
+        return declared.partition(b";")[0].strip().decode("latin-1")
 
 
 def _last_of_each(fields: list[InputParameter]) -> list[InputParameter]:

@@ -74,6 +74,47 @@ def test_part_with_a_file_name_keeps_its_type() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["filename*=UTF-8''f%20g.txt", "filename*=utf-8''%C3%BC"])
+def test_part_with_an_encoded_file_name_is_a_file(name: str) -> None:
+    """As older releases of requests send names that are not ASCII."""
+    disposition = f'form-data; name="data"; {name}'
+    body = (part(disposition, "text", "Content-Type: text/plain") + "--B--\r\n").encode()
+    assert read_parameters(MULTIPART, body) == [InputParameter("data", b"text", "text/plain")]
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"), [("a:b,c=d;e", "a b c d e"), (" a ", "a"), ('a"b', "ab"), ("a==b", "a  b")]
+)
+def test_names_of_parts_are_cleaned(name: str, seen: str) -> None:
+    body = (part(f'form-data; name="{name}"', "1") + "--B--").encode()
+    assert read_parameters(MULTIPART, body) == [InputParameter(seen, b"1", "")]
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", ""])
+def test_file_that_would_have_to_be_decoded(encoding: str) -> None:
+    header = f"Content-Transfer-Encoding: {encoding}"
+    body = (part('form-data; name="a"; filename="f"', "1", header) + "--B--").encode()
+    with pytest.raises(MalformedForm, match=f"TransferEncoding Unknown: {encoding}"):
+        read_parameters(MULTIPART, body)
+    body = (part('form-data; name="a"', "1", header) + "--B--").encode()
+    assert read_parameters(MULTIPART, body) == [InputParameter("a", b"1", "")]
+
+
+@pytest.mark.parametrize("start", ["", "\n", "\r\n"])
+def test_lines_of_a_multipart_body_may_end_in_bare_line_feeds(start: str) -> None:
+    parts = part('form-data; name="a"', "1\r\n2") + part('form-data; name="b"; filename="f"', "")
+    body = start + parts.replace("\r\n", "\n").replace("1\n2", "1\r\n2") + "--B--\n--B\n\n\n--B"
+    assert read_parameters(MULTIPART, body.encode()) == [
+        InputParameter("a", b"1\r\n2", ""),
+        InputParameter("b", b"", "application/octet-stream"),
+    ]
+
+
+def test_header_without_a_colon_is_passed_over() -> None:
+    body = (part('form-data; name="a"', "1", "no colon") + "--B--").encode()
+    assert read_parameters(MULTIPART, body) == [InputParameter("a", b"1", "")]
+
+
 def test_last_of_two_parts_with_one_name_wins() -> None:
     disposition = 'form-data; name="a"'
     body = (part(disposition, "1") + part(disposition, "2") + "--B--\r\n").encode()
