@@ -23,6 +23,8 @@ UNCHANGED_ENCODINGS = (b"binary", b"8bit", b"7bit")  # of a part; nobody decodes
 _NAME_BYTES = bytes.maketrans(b"\t,:;=", b"     ")
 ENCODED_FILE_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+BLANKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f "
+LINE_END = re.compile(rb"\r?\n|\r\Z|(?P<lone>\r)")
 MAX_SHOWN_BYTES = 200  # of a field, in an error
 
 
@@ -85,22 +87,32 @@ def _urlencoded_fields(body: bytes) -> list[InputParameter]:
     if b"=" not in pairs[-1]:
         # TorchServe: a last field without `=` is none, so curl -d '{"a":1}' gives no field
         pairs.pop()
-    return [_urlencoded_field(pair) for pair in pairs]
+    fields = []
+    for pair in pairs:
+        # TorchServe: the line that a value stands in is all of the form
+        end = LINE_END.search(pair, pair.find(b"=")) if b"=" in pair else None
+        if end is None:
+            fields.append(_urlencoded_field(pair))
+            continue
+        if end["lone"]:
+            raise MalformedForm("Bad end of line")
+        fields.append(_urlencoded_field(pair[: end.start()]))
+        break
+    return fields
 
 
 def _urlencoded_field(pair: bytes) -> InputParameter:
-    name, _, value = pair.partition(b"=")
+    raw_name, _, value = pair.partition(b"=")
+    if b"%" in raw_name and BAD_ESCAPE.search(raw_name):
+        raise MalformedForm(f"Bad string: '{_shown(raw_name)}'")
+    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS)
     if not name:
         raise MalformedForm("empty name : the fields of a form are written name=value&name=value")
-    if b"%" in name and BAD_ESCAPE.search(name):
-        raise MalformedForm(f"Bad string: '{_shown(name)}'")
     if b"%" in value and (bad := BAD_ESCAPE.search(value)):
         raise MalformedForm(
             f"Invalid hex byte at index '{bad.start()}' in string: '{_shown(value)}'"
         )
-    return InputParameter(
-        unquote_plus(name.decode("utf-8", "replace")), unquote_to_bytes(value.replace(b"+", b" "))
-    )
+    return InputParameter(name, unquote_to_bytes(value.replace(b"+", b" ")))
 
 
 def _shown(text: bytes) -> str:
