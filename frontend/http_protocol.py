@@ -52,6 +52,7 @@ class Limits:
     head_s: float = 60.0
     body_s: float = 60.0  # without progress, of a request or of an answer
     keep_alive_s: float = 300.0
+    handshake_s: float = 30.0  # of TLS, from the first moment of a connection
     drain_grace_s: float = 0.5  # an idle connection's last chance to send, when we stop
 
 

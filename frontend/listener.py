@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import select
 import socket
+import ssl
 from collections.abc import Generator
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from torchkeep.frontend.http_protocol import HttpProtocol, Limits, ListenerState
+from torchkeep.frontend.tls_transport import TlsConnection
 from torchkeep.runtime.address import Address
 from torchkeep.runtime.logs import AccessLog
 
@@ -28,7 +30,12 @@ class Listener(uvicorn.Server):
     """
 
     def __init__(
-        self, app: ASGIApp, address: Address, limits: Limits, access_log: AccessLog | None = None
+        self,
+        app: ASGIApp,
+        address: Address,
+        limits: Limits,
+        access_log: AccessLog | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -39,7 +46,7 @@ class Listener(uvicorn.Server):
                 loop="none",
                 lifespan="off",
                 ws="none",
-                http=cast(type[asyncio.Protocol], HttpProtocol),
+                http=cast(type[asyncio.Protocol], self._protocol),
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
@@ -51,6 +58,7 @@ class Listener(uvicorn.Server):
             )
         )
         self.address = address
+        self._tls = tls
         self._state = ListenerState(limits, access_log)
         self.server_state = self._state
         self._is_started = asyncio.Event()
@@ -68,6 +76,12 @@ class Listener(uvicorn.Server):
     def begin_drain(self) -> None:
         """Answer what has been accepted, take nothing more, then let `serve()` return."""
         self.should_exit = True
+
+    def _protocol(self, **options: Any) -> asyncio.Protocol:
+        """What uvicorn makes for each connection."""
+        if self._tls is None:
+            return HttpProtocol(**options)
+        return TlsConnection(self._tls, self._state, lambda: HttpProtocol(**options))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

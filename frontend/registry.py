@@ -20,6 +20,7 @@ from torchkeep.frontend.errors import (
     ModelWaits,
     NoVirtualEnvironment,
 )
+from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
@@ -84,8 +85,10 @@ class ModelRegistry:
         ground: WorkerGround,
         defaults: ModelDefaults,
         installer: Installer,
+        events: ModelEvents | None = None,
     ) -> None:
         self._store = store
+        self._events = events
         self._ground = ground
         self._defaults = defaults
         self._installer = installer
@@ -187,6 +190,8 @@ class ModelRegistry:
             self._check_new(spec)
             # TorchServe keeps a model whose packages could not be installed, without workers.
             found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            if self._events is not None:
+                await self._events.record(spec.name, spec.version, model_dir.digest)
             self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()

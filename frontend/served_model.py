@@ -18,6 +18,7 @@ from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
+from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.messages import InputShape, Load, RequestInput
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
@@ -115,6 +116,11 @@ class ServedModel:
     def is_ready(self) -> bool:
         """True when as many workers as asked for have loaded the model."""
         return sum(worker.is_ready for worker in self.workers) >= self.spec.min_workers
+
+    @property
+    def claim(self) -> ModelClaim:
+        """What it is, for evidence and receipts."""
+        return ModelClaim(self.spec.name, self.spec.version, self.model_dir.digest)
 
     @property
     def healthy_workers(self) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
-from torchkeep.modelstore.archive import Limits, unpack, unpack_open
+from torchkeep.modelstore.archive import Limits, unpack
+from torchkeep.modelstore.directory_digest import directory_digest
 from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
@@ -66,7 +67,8 @@ class ModelDir:
     """An open archive. Whoever opened it closes it.
 
     `path` is the worker's cwd and `model_dir`: the unpacked files, or a link to the directory
-    of an archive that came unpacked.
+    of an archive that came unpacked. `digest` is the SHA-256 of the archive, of a sealed one of
+    what was sealed; of a directory it is its `directory_digest`.
     """
 
     url: str
@@ -74,6 +76,7 @@ class ModelDir:
     manifest: Manifest
     config: ModelConfig
     unpacked: UnpackDir
+    digest: bytes
     downloaded: Path | None = None  # the store's copy of an archive that came from a url
     sealed: bool = False  # it came from a sealed archive, so its files are secret
 
@@ -368,18 +371,21 @@ class _Opening:
             raise UnreadableArchive(self.url) from error
 
     def _contents(self, found: Found, key: bytearray | None) -> Contents | None:
-        """The bytes of an archive that is sealed or whose digest counts; None of all others."""
+        """The bytes of an archive; None of one that came unpacked."""
         if found.sealed is None:
-            return None if self.store.trust.models is None else PinnedFile(found.path)
+            return self._plain_contents(found.path) if found.path.is_file() else None
         assert key is not None, "asked for before"
         try:
-            if isinstance(found.sealed, JweFile):
-                return found.sealed.unlock(key)
-            is_trust_limited = self.store.trust.models is not None
-            is_digest_due = is_trust_limited or found.sealed.header.owner is not None
-            return found.sealed.unlock(key, is_digest_due=is_digest_due)
+            return found.sealed.unlock(key)
         finally:
             wipe(key)
+
+    def _plain_contents(self, archive: Path) -> PinnedFile:
+        try:
+            return PinnedFile(archive, is_digest_first=self.store.trust.models is not None)
+        except OSError as error:
+            log.warning("cannot open %s: %s", archive.name, error)
+            raise UnreadableArchive(self.url) from error
 
     def _open_archive(self, found: Found, contents: Contents | None) -> ModelDir:
         area = self.store.memory_place.area() if found.sealed else self.store.area
@@ -396,9 +402,15 @@ class _Opening:
             if manifest.config_file is not None:
                 config = read_model_config(path / manifest.config_file)
             self._check_abandoned()
-            is_sealed = found.sealed is not None
             return ModelDir(
-                self.url, path, manifest, config, unpacked, found.downloaded, sealed=is_sealed
+                self.url,
+                path,
+                manifest,
+                config,
+                unpacked,
+                self._digest(path, contents),
+                found.downloaded,
+                sealed=found.sealed is not None,
             )
         except BaseException as error:
             unpacked.remove()
@@ -417,18 +429,10 @@ class _Opening:
 
     def _fill(self, directory: Path, found: Found, contents: Contents | None) -> Path:
         """Put the archive's files into `directory`; returns where they are."""
-        limits, check_abandoned = self.store.limits, self._check_abandoned
         if contents is not None:
-            with contents.verified(check_abandoned) as reader:
-                if found.header is None:
-                    self.store.trust.check_digest(contents.name, contents.sha256)
-                archive_file, room = packed(contents, reader), partial(check_room, directory)
-                unpack_open(archive_file, self.url, directory, limits, check_abandoned, room)
+            self._unpack(directory, found, contents)
             return directory
         archive = found.path
-        if archive.is_file():
-            unpack(archive, self.url, directory, limits, check_abandoned)
-            return directory
         children = list(archive.iterdir())
         # TorchServe: a directory that holds nothing but a directory stands for that one
         if len(children) == 1 and children[0].is_dir():
@@ -436,6 +440,20 @@ class _Opening:
         link = directory / archive.name
         link.symlink_to(archive, target_is_directory=True)
         return link
+
+    def _unpack(self, directory: Path, found: Found, contents: Contents) -> None:
+        store, check_abandoned = self.store, self._check_abandoned
+        with contents.verified(check_abandoned) as reader:
+            if found.header is None:
+                store.trust.check_digest(contents.name, contents.sha256)
+            archive_file = packed(contents, reader)
+            room = partial(check_room, directory) if found.sealed else None
+            unpack(archive_file, self.url, directory, store.limits, check_abandoned, room)
+
+    def _digest(self, directory: Path, contents: Contents | None) -> bytes:
+        if contents is not None:
+            return contents.sha256
+        return directory_digest(directory, self._check_abandoned)
 
     def _check_manifest(self, manifest: Manifest, found: Found, contents: Contents | None) -> None:
         """That the manifest says what was said outside of it."""

@@ -78,6 +78,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture
+def free_port() -> Callable[[], int]:
+    return lambda: free_ports(1)[0]
+
+
+@pytest.fixture
 def memory() -> Iterator[Path]:
     """A directory in memory; at the end nothing but the empty area may be left in it."""
     root = Path("/dev/shm") / f"torchkeep-test-{os.getpid()}"

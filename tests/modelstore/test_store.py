@@ -1,6 +1,7 @@
 """From a url to a model directory, and back to nothing."""
 
 import asyncio
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from torchkeep.modelstore.archive import Limits
+from torchkeep.modelstore.directory_digest import directory_digest
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
@@ -82,6 +84,7 @@ def test_an_archive_is_unpacked_checked_and_removed(store: ModelStore, root: Pat
     assert (model_dir.path / "h.py").is_file()
     assert model_dir.manifest.model_name == "m"
     assert model_dir.config.batch_size == 3
+    assert model_dir.digest == hashlib.sha256((root / "m.mar").read_bytes()).digest()
     model_dir.close()
     model_dir.close()
     model_dir.forget()
@@ -114,6 +117,7 @@ def test_an_unpacked_archive_is_used_in_place(store: ModelStore, tmp_path: Path)
     assert model_dir.path.name == "mine"
     assert model_dir.path.parent.parent == store.area.models
     assert model_dir.path.resolve() == source
+    assert model_dir.digest == directory_digest(source)
     model_dir.close()
     assert leftovers(store) == []
     assert (source / "MAR-INF/MANIFEST.json").is_file()
@@ -297,6 +301,7 @@ def test_a_tar_opens(store: ModelStore, root: Path) -> None:
         archive_tar.addfile(entry, io.BytesIO(content))
     model_dir = open_archive(store, "t.tar.gz")
     assert model_dir.manifest.model_name == "t"
+    assert model_dir.digest == hashlib.sha256((root / "t.tar.gz").read_bytes()).digest()
     model_dir.close()
 
 
