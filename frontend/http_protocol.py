@@ -187,6 +187,8 @@ class HttpProtocol(HttpToolsProtocol):
         elif lower == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
             self._expects_more = not self.expect_100_continue
+            if self.expect_100_continue:
+                return  # TorchServe: it is met here, and no handler sees it
         self._spelled.append((name, value))
         self.headers.append((lower, value))
 

@@ -24,7 +24,7 @@ from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES, leaves_directory
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -181,6 +181,12 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
+        _check_printable("model_name", registration.model_name)
+        _check_printable("handler", registration.handler)
+        if leaves_directory((registration.handler or "").partition(":")[0]):
+            raise BadRequest(
+                f"Parameter handler leaves the model directory: {registration.handler}"
+            )
         model_dir = await self._store.open(
             registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
         )
@@ -327,7 +333,10 @@ class ModelRegistry:
         if not name and asked.loaded_at_startup:
             name = default_model_name(asked.url)
         if not name:
-            raise InvalidModel("Model name is not defined.")
+            raise InvalidModel(
+                f"Model name is not defined. Neither model_name nor {MANIFEST_PATH} in the "
+                "archive says one: is it packed by torch-model-archiver?"
+            )
         version = manifest.model_version
         configured = defaults.models.get(name, {}).get(version, {})
         # TorchServe: with a config file in the archive, the timeouts of the API and of the
@@ -412,6 +421,12 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _check_printable(parameter: str, value: str | None) -> None:
+    """As in a manifest: such a name would break the lines of a log."""
+    if value and not value.isprintable():
+        raise BadRequest(f"Parameter {parameter} holds control characters: {value!r}")
 
 
 def _warn_of(name: str, model_dir: ModelDir) -> None:

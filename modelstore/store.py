@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 from torchkeep.modelstore.archive import Limits, unpack
 from torchkeep.modelstore.directory_digest import directory_digest
@@ -17,6 +18,7 @@ from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
+    InvalidUrl,
     KeyUnavailable,
     ModelStoreError,
     NoRoomInMemory,
@@ -51,10 +53,14 @@ T = TypeVar("T")
 
 ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", SEALED_SUFFIX, JWE_SUFFIX)
 MAX_DOWNLOAD_BYTES = 64 << 30
+MAX_NAME_BYTES = 255
+MAX_PORT = 65535
+MAX_DECODINGS = 4  # of a path with percent signs
 # Not urlsplit, which drops some characters and raises on others.
 _URL = re.compile(
-    r"(file|https?)://[^/?#]*(?P<path>[^?#]*)(?P<query>.*)", re.IGNORECASE | re.DOTALL
+    r"(file|https?)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.IGNORECASE | re.DOTALL
 )
+_PORT = re.compile(r".*:0*([0-9]{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,11 @@ class ModelStore:
         pairs = [_split_name(item) for item in items]
         return [(name, url) for name, url in pairs if url]
 
+    def check_redirect(self, url: str) -> None:
+        """Raise like a registration would for this url."""
+        check_not_relative(url)
+        self.check_allowed(url)
+
     def check_allowed(self, url: str) -> None:
         """Raise UrlNotAllowed unless one of `allowed_urls` matches all of `url`."""
         if not any(re.fullmatch(allowed, url, re.IGNORECASE) for allowed in self.allowed_urls):
@@ -205,6 +216,25 @@ class ModelStore:
             if not entry.name.startswith(".")
             and (entry.is_dir() or entry.name.endswith(ARCHIVE_SUFFIXES))
         )
+
+
+def check_not_relative(url: str) -> None:
+    """Raise ArchiveNotFound for two dots, also where only percent signs hide them.
+
+    `https://host/ours/.*` allows `https://host/ours/%2e%2e/theirs` by its letters, and the host
+    may read it as `https://host/theirs`, after proxies that decoded once more.
+    """
+    match = _URL.fullmatch(url)
+    path = match["path"] if match else ""
+    for _ in range(MAX_DECODINGS):
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    else:
+        path = ".."  # nobody needs that many: something is hidden there
+    if ".." in url or ".." in path:
+        raise ArchiveNotFound(f"Relative path is not allowed in url: {url}")
 
 
 def default_model_name(url: str) -> str:
@@ -264,18 +294,24 @@ class _Opening:
     def find(self) -> Found:
         """The archive, fetched where the url says so; all that needs no key is checked."""
         root = self._check_url()
-        if not _URL.fullmatch(self.url):
+        url = _URL.fullmatch(self.url)
+        if url is None:
             return self._recognise(self._find(root), downloaded=None)
         self.store.check_allowed(self.url)
+        port = _PORT.fullmatch(url["place"])
+        if port is not None and int(port[1]) > MAX_PORT:
+            raise InvalidUrl(f"port out of range:{port[1]}")
         name = _last_component(self.url)
         if not name.strip(".") or not name.isprintable():
-            raise DownloadFailed(self.url)
+            raise DownloadFailed(self.url, "it does not end in the name of a file")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise DownloadFailed(self.url, "the name of its file is too long")
         target = root / name
         download(
             self.url,
             target,
             self.store.max_download_bytes,
-            self.store.check_allowed,
+            self.store.check_redirect,
             self._check_abandoned,
             reach=self.store.reach,
             private=[UnpackArea(place).models for place in self.store.unpack_roots()],
@@ -302,10 +338,11 @@ class _Opening:
         """What TorchServe checks before it looks anywhere, in its order."""
         if not self.url:
             raise ArchiveNotFound("empty url")
-        if ".." in self.url:
-            raise ArchiveNotFound(f"Relative path is not allowed in url: {self.url}")
+        check_not_relative(self.url)
         if self.store.root is None:
             raise ArchiveNotFound("Model store has not been configured.")
+        if "\0" in self.url:
+            raise InvalidUrl("The url holds a NUL character, which no path and no host can.")
         return self.store.root
 
     def _find(self, root: Path) -> Path:
@@ -400,6 +437,8 @@ class _Opening:
                     f"Memory below {area.models} ran out: give that file system more, "
                     "or set unpack_directory to a larger one."
                 ) from error
+            if isinstance(error, UnreadableArchive):
+                raise
             raise UnreadableArchive(self.url) from error
 
     def _fill(self, directory: Path, found: Found, contents: Contents | None) -> Path:

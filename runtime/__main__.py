@@ -665,7 +665,8 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
     elif (config.key_source or "").startswith("kbs:") and config.evidence is None:
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
-    for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
+    ours = (*_exposure(config), *_any_url(config))
+    for warning in (*config.warnings, *ours, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
     if config.in_vain:
         start_step(f"No effect: {', '.join(config.in_vain)}")
@@ -702,6 +703,16 @@ def _exposure(config: Config) -> list[str]:
         f"ANYBODY who can reach the management API at {address} can {power}: it is open to other "
         "machines and asks for no key. Set management_address to http://127.0.0.1:8081, or do not "
         "disable token authorization"
+    ]
+
+
+def _any_url(config: Config) -> list[str]:
+    """In TorchServe's words, where somebody could register a model by url."""
+    if not config.enable_model_api or config.allowed_urls != Config().allowed_urls:
+        return []
+    return [
+        "Your torchserve instance can access any URL to load models. When deploying to production, "
+        "make sure to limit the set of allowed_urls in config.properties"
     ]
 
 

@@ -248,6 +248,19 @@ class Server:
 @pytest.fixture
 def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; at the end they stop, and must leave no process and no file."""
+    with _servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_server_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same, for servers that all tests of a module ask."""
+    with _servers(tmp_path_factory.mktemp("servers")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _servers(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(

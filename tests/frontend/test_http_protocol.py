@@ -272,11 +272,13 @@ def test_413_comes_before_the_body_does(run: Any) -> None:
 
 def test_expect_continue_is_answered_before_the_body(run: Any) -> None:
     async def main() -> None:
-        async with listening(Echo()) as listener, connected(listener) as client:
+        app = Echo()
+        async with listening(app) as listener, connected(listener) as client:
             client.send(b"PUT / HTTP/1.1\r\nExpect: 100-Continue\r\ncontent-length: 3\r\n\r\n")
             assert (await client.response())[0] == b"HTTP/1.1 100 Continue"
             client.send(b"abc")
             assert (await client.response())[2] == b"abc"
+        assert app.scopes[0]["spelled_headers"] == [(b"content-length", b"3")]
 
     run(main())
 
