@@ -5,6 +5,7 @@ sealed with a key that has sealed another one.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from torchkeep.frontend.errors import (
@@ -19,12 +20,15 @@ from torchkeep.runtime.sealed_messages import (
     Destination,
     InnerRequest,
     SealedMessageError,
+    Session,
     UnknownKey,
     key_id,
     open_request,
+    session_id,
 )
 
 WINDOW_S = 60  # between the clocks of client and server, and for the way
+MAX_SESSIONS = 4096  # the one that was used longest ago is let go of: its client begins another
 MAX_REMEMBERED = 1 << 19  # request ids, some 50 MB; with more than 4000 requests/s they are too few
 
 
@@ -35,6 +39,7 @@ class SealedRequests:
         self._private_key = key.private_key
         self._key_id = key_id(key.public_key)
         self._clock = clock
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()  # the last used last
         self._seen = SeenRequests(WINDOW_S * 1000, MAX_REMEMBERED)
 
     def open(self, destination: Destination, sealed: bytes) -> InnerRequest:
@@ -42,14 +47,32 @@ class SealedRequests:
 
         And ServiceUnavailable, where more requests came than can be remembered.
         """
+        name = session_id(sealed)
         try:
-            request = open_request(self._private_key, self._key_id, destination, sealed)
+            if name is not None:
+                request = self._session(name).open(destination, sealed)
+            else:
+                request = open_request(self._private_key, self._key_id, destination, sealed)
         except UnknownKey as error:
             raise UnknownHpkeKey from error
         except SealedMessageError as error:
             raise SealedRequestInvalid from error
         self._seen.add(int(self._clock() * 1000), request.time_ms, request.request_id)
+        if request.wants_session and name is None:
+            self._begin_session(request)
         return request
+
+    def _session(self, name: bytes) -> Session:
+        session = self._sessions.get(name)
+        if session is None:
+            raise UnknownKey("The request is sealed in a session that is over.")
+        self._sessions.move_to_end(name)
+        return session
+
+    def _begin_session(self, request: InnerRequest) -> None:
+        self._sessions[request.request_id] = Session(request)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
 
 
 class SeenRequests:
