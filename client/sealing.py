@@ -79,7 +79,11 @@ class SealedCall:
     inner: InnerRequest
     is_in_session: bool
     adopt: Callable[[], None]  # to be called when the answer has begun to open
-    content_type: str = REQUEST_TYPE
+
+    @property
+    def content_type(self) -> str:
+        """Of what is sent; the request's own is one of its sealed headers."""
+        return REQUEST_TYPE
 
     def reader(self, status: int, content_type: str, text: str = "") -> AnswerOpener:
         """For an answer that comes in pieces; raises NotSealed, which quotes `text`."""

@@ -246,6 +246,18 @@ class Server:
 @pytest.fixture
 def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; at the end they stop, and must leave no process and no file."""
+    yield from servers_below(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_server_factory(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Server]]:
+    """The same for servers that the tests of a module have in common."""
+    yield from servers_below(tmp_path_factory.mktemp("servers"))
+
+
+def servers_below(root: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
@@ -261,11 +273,11 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         is_expected_to_start: bool = True,
         asks_for_keys: bool = False,
     ) -> Server:
-        workdir = (home or tmp_path) / f"server{len(servers)}"
+        workdir = (home or root) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
             workdir,
-            store or tmp_path,
+            store or root,
             models or [],
             config or {},
             args or [],

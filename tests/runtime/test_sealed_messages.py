@@ -26,10 +26,12 @@ from torchkeep.runtime.sealed_messages import (
     Destination,
     InnerRequest,
     SealedMessageError,
+    Session,
     UnknownKey,
     key_id,
     open_request,
     seal_request,
+    session_id,
 )
 
 KEY = HpkeKey(X25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -291,3 +293,38 @@ def test_an_unknown_version_and_an_endless_frame_are_refused_at_once() -> None:
     opener = AnswerOpener(b"k" * 32, b"i" * 16)
     with pytest.raises(SealedMessageError):
         list(opener.feed(b"\x01" + bytes(8) + b"\xff" * 4))
+
+
+SESSION = Session(REQUEST)
+IN_SESSION = SESSION.seal(HERE, REQUEST)
+
+
+def test_a_session_opens_what_was_sealed_in_it() -> None:
+    assert Session(REQUEST).open(HERE, IN_SESSION) == REQUEST
+    assert session_id(IN_SESSION) == REQUEST.request_id
+    assert SESSION.seal(HERE, REQUEST) != IN_SESSION
+
+
+def test_every_flipped_bit_is_noticed_in_a_session() -> None:
+    for position in range(17, len(IN_SESSION)):
+        changed = bytearray(IN_SESSION)
+        changed[position] ^= 1 << position % 8
+        with pytest.raises(SealedMessageError):
+            SESSION.open(HERE, bytes(changed))
+
+
+def test_a_session_is_bound_to_where_its_requests_go_and_to_its_id() -> None:
+    with pytest.raises(SealedMessageError):
+        SESSION.open(replace(HERE, model_name="n"), IN_SESSION)
+    with pytest.raises(SealedMessageError):
+        Session(replace(REQUEST, request_id=b"j" * 16)).open(HERE, IN_SESSION)
+    with pytest.raises(SealedMessageError):
+        Session(replace(REQUEST, response_key=b"l" * 32)).open(HERE, IN_SESSION)
+
+
+def test_only_what_is_sealed_in_a_session_names_one() -> None:
+    assert session_id(SEALED) is None
+    assert session_id(IN_SESSION[:28]) is None
+    assert session_id(b"") is None
+    with pytest.raises(SealedMessageError):
+        opened(IN_SESSION)
