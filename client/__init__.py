@@ -7,6 +7,7 @@ docs/attestation.md says what each check proves, and what none of them does.
 
 from torchkeep.client.client import AsyncClient, Client
 from torchkeep.client.errors import KeyChanged, NotVerified, PolicyError, Unreachable
+from torchkeep.client.exchange import receipt_of
 from torchkeep.client.policy import Policy, parse_policy, read_policy
 from torchkeep.client.verdict import Check, Verdict
 from torchkeep.client.verifier import verify_certificate, verify_document
@@ -23,6 +24,7 @@ __all__ = [
     "Verdict",
     "parse_policy",
     "read_policy",
+    "receipt_of",
     "verify_certificate",
     "verify_document",
 ]

@@ -21,6 +21,7 @@ from torchkeep.client import calls
 from torchkeep.client.attesting import Where
 from torchkeep.client.calls import Call, Further
 from torchkeep.client.collateral import CollateralSource
+from torchkeep.client.exchange import Protection
 from torchkeep.client.policy import Policy, read_policy
 from torchkeep.client.transports import AsyncVerifiedTransport, Channel, VerifiedTransport
 from torchkeep.client.trust import AsyncTrust, Judgement, Trust
@@ -37,8 +38,11 @@ class Client:
         url: str,
         policy: Policy | Path | str,
         *,
-        management_url: str | None = None,
         token: str | None = None,
+        sealed: bool = False,
+        receipts: bool = False,
+        proxy_tls: ssl.SSLContext | None = None,
+        management_url: str | None = None,
         management_token: str | None = None,
         management_tls: ssl.SSLContext | None = None,
         timeout_s: float = TIMEOUT_S,
@@ -46,14 +50,19 @@ class Client:
     ) -> None:
         """`policy` is one, or the path of its file. Raises PolicyError and ValueError.
 
+        With `sealed`, predictions are readable for the attested server alone, so a proxy may end
+        TLS (`proxy_tls` knows its certificate), and http will do. With `receipts`, answers are
+        signed: `receipt_of(response)`.
+
         `management_url` is needed where management has an address of its own: https with the
         attested key, or with a certificate that `management_tls` knows, or http on this machine.
         """
-        where, policy = _where(url), _policy(policy)
+        policy = _policy(policy)
+        where = _where(url, proxy_tls, sealed, token)
         self._trust = Trust(Judgement(where, policy, collateral))
         self.http = httpx.Client(
             base_url=where.url,
-            transport=VerifiedTransport(self._trust, Channel(where.url)),
+            transport=VerifiedTransport(self._trust, _channel(where, sealed, receipts)),
             headers=_bearer(token),
             timeout=timeout_s,
             trust_env=False,
@@ -135,19 +144,23 @@ class AsyncClient:
         url: str,
         policy: Policy | Path | str,
         *,
-        management_url: str | None = None,
         token: str | None = None,
+        sealed: bool = False,
+        receipts: bool = False,
+        proxy_tls: ssl.SSLContext | None = None,
+        management_url: str | None = None,
         management_token: str | None = None,
         management_tls: ssl.SSLContext | None = None,
         timeout_s: float = TIMEOUT_S,
         collateral: CollateralSource | None = None,
     ) -> None:
         """As `Client`."""
-        where, policy = _where(url), _policy(policy)
+        policy = _policy(policy)
+        where = _where(url, proxy_tls, sealed, token)
         self._trust = AsyncTrust(Judgement(where, policy, collateral))
         self.http = httpx.AsyncClient(
             base_url=where.url,
-            transport=AsyncVerifiedTransport(self._trust, Channel(where.url)),
+            transport=AsyncVerifiedTransport(self._trust, _channel(where, sealed, receipts)),
             headers=_bearer(token),
             timeout=timeout_s,
             trust_env=False,
@@ -229,20 +242,33 @@ def _policy(policy: Policy | Path | str) -> Policy:
     return policy if isinstance(policy, Policy) else read_policy(Path(policy))
 
 
-def _where(url: str) -> Where:
-    where = Where(_url(url))
-    if not where.is_attested_tls:
+def _where(url: str, proxy_tls: ssl.SSLContext | None, sealed: bool, token: str | None) -> Where:
+    where = Where(server_url(url), proxy_tls)
+    if not where.is_attested_tls and not sealed:
         raise ValueError(
-            f"{url}: over http everybody in between reads what is sent; the server's attested "
-            "listener has an https address"
+            f"{url}: whoever is in between would read what is sent: use the https address of the "
+            "server's attested listener, or sealed=True"
+        )
+    if where.url.scheme == "http" and token is not None and not _is_loopback(where.url.host):
+        raise ValueError(
+            f"{url}: over http the token could be read, as it is not sealed: use https"
         )
     return where
 
 
+def _channel(where: Where, sealed: bool, receipts: bool) -> Channel:
+    return Channel(
+        where.url,
+        where.proxy_tls,
+        Protection(sealed, receipts),
+        may_be_read=not where.is_attested_tls,
+    )
+
+
 def _management_channel(url: str | None, tls: ssl.SSLContext | None, where: Where) -> Channel:
     if url is None:
-        return Channel(where.url)
-    channel = Channel(_url(url), tls)
+        return Channel(where.url, where.proxy_tls, may_be_read=not where.is_attested_tls)
+    channel = Channel(server_url(url), tls)
     if channel.url.scheme == "http" and not _is_loopback(channel.url.host):
         raise ValueError(
             f"{url}: over http everybody in between reads tokens and changes what is served; "
@@ -251,7 +277,8 @@ def _management_channel(url: str | None, tls: ssl.SSLContext | None, where: Wher
     return channel
 
 
-def _url(text: str) -> httpx.URL:
+def server_url(text: str) -> httpx.URL:
+    """Raises ValueError."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL as error:

@@ -13,13 +13,12 @@ def check_receipt(
     nonce: str,
     asked: Asked,
     answered: Answered,
-    models: Collection[ModelClaim],
+    models: Collection[ModelClaim] | None,
 ) -> Receipt:
     """What the server signed, once all of it is as it should be.
 
     `public_key` is the attested key (SubjectPublicKeyInfo in DER) and `models` what may have
-    answered, say the claims of a server that was verified. Raises ReceiptError, which says what
-    is wrong.
+    answered, say those of a policy; None is any. Raises ReceiptError, which says what is wrong.
     """
     if text is None:
         raise ReceiptError("There is no receipt: the server itself answered, or a stream.")
@@ -31,7 +30,7 @@ def check_receipt(
     ):
         if found != expected:
             raise ReceiptError(f"The receipt is for another {what}.")
-    if receipt.model not in models:
+    if models is not None and receipt.model not in models:
         raise ReceiptError(
             f"The receipt is of model {receipt.model.name} {receipt.model.version} with digest "
             f"{receipt.model.digest.hex()}, which is none of those that may answer."

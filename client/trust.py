@@ -15,7 +15,7 @@ from torchkeep.client.collateral import CollateralSource, collateral_source
 from torchkeep.client.errors import NotVerified
 from torchkeep.client.policy import Policy
 from torchkeep.client.verdict import Verdict
-from torchkeep.runtime.claims import Claims
+from torchkeep.runtime.claims import Claims, ModelClaim
 
 log = logging.getLogger("torchkeep.client")
 
@@ -26,6 +26,7 @@ class Trusted:
 
     public_key: bytes  # SubjectPublicKeyInfo of the attested key
     claims: Claims
+    models: frozenset[ModelClaim] | None  # what may answer; None is any
     verdict: Verdict
     until: float  # of the monotonic clock
 
@@ -68,7 +69,9 @@ class Judgement:
             log.warning("%s shows SIMULATED evidence: it proves nothing", self.where.url)
         assert verdict.claims is not None, "all checks hold"
         until = asked_at + self._policy.max_age_s
-        self._trusted = Trusted(verdict.public_key, verdict.claims, verdict, until)
+        self._trusted = Trusted(
+            verdict.public_key, verdict.claims, self._policy.models, verdict, until
+        )
         return self._trusted
 
 

@@ -25,8 +25,12 @@ class Verdict:
     public_key: bytes = b""  # SubjectPublicKeyInfo of the attested key
 
     def check(self, name: str, holds: bool, yes: str, no: str = "") -> bool:
-        """Note a check, explained by `yes` or `no`; returns whether it holds."""
-        self.checks.append(Check(name, holds, yes if holds else no))
+        """Note a check, explained by `yes` or `no`; returns whether it holds.
+
+        Texts may quote the server: what could do something to a terminal is replaced.
+        """
+        text = "".join(char if char.isprintable() else "?" for char in (yes if holds else no))
+        self.checks.append(Check(name, holds, text))
         return holds
 
     @property

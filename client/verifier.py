@@ -8,6 +8,7 @@ not rest on it, so that all of what is wrong is told at once.
 
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dcap_qvl
@@ -34,6 +35,7 @@ from torchkeep.runtime.evidence import in_words
 
 TDX = "tdx"
 SIMULATED = "simulated"
+MODELS_TOLD = 8  # in the line of a check
 
 
 def verify_document(
@@ -265,14 +267,16 @@ def _check_models(verdict: Verdict, claims: Claims, policy: Policy) -> None:
     if claims.models is None:
         verdict.check("models", False, "", "the server does not say which models it serves")
         return
-    others = [_model_text(one) for one in claims.models if one not in policy.models]
+    others = [one for one in claims.models if one not in policy.models]
     verdict.check(
         "models",
         not others,
-        f"{', '.join(_model_text(one) for one in claims.models) or 'none'}: as the policy names",
-        f"not in the policy: {', '.join(others)}",
+        f"{_models_text(claims.models)}: as the policy names",
+        f"not in the policy: {_models_text(others)}",
     )
 
 
-def _model_text(model: ModelClaim) -> str:
-    return f"{model.name} {model.version} ({model.digest.hex()[:12]}...)"
+def _models_text(models: Sequence[ModelClaim]) -> str:
+    texts = [f"{one.name} {one.version} ({one.digest.hex()[:12]}...)" for one in models]
+    more = [f"{len(texts) - MODELS_TOLD} more"] if len(texts) > MODELS_TOLD else []
+    return ", ".join(texts[:MODELS_TOLD] + more) or "none"

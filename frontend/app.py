@@ -38,6 +38,7 @@ from torchkeep.frontend.openapi import (
     shared_document,
 )
 from torchkeep.frontend.piece_stream import ClientTooSlow
+from torchkeep.frontend.plugin_endpoints import PluginEndpoints
 from torchkeep.frontend.prometheus import TEXT_TYPE
 from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.request_opener import RequestOpener
@@ -64,6 +65,9 @@ class ApiSettings:
     cors: Cors = field(default_factory=Cors)
     keys: ApiKeys | None = None  # None: nobody needs one
     attestor: Attestor | None = None  # None: this machine is no TEE
+    # What plugins add, for each port.
+    inference_plugins: PluginEndpoints | None = None
+    management_plugins: PluginEndpoints | None = None
     opener: RequestOpener | None = None  # None: nobody could know the keys for it
 
 
@@ -82,6 +86,7 @@ class Api:
         self._routers = routers
         self._inference = next((one for one in routers if isinstance(one, Inference)), None)
         self._check = next((one for one in routers if isinstance(one, KeyCheck)), None)
+        self._plugins = next((one for one in routers if isinstance(one, PluginEndpoints)), None)
         self._metrics = metrics
         self.cors_headers = cors.as_headers()
 
@@ -97,6 +102,8 @@ class Api:
         if self._check is not None and not self._check.admits(call):
             return False
         try:
+            if self._plugins is not None and self._plugins.owns(call):
+                return False
             job = self._inference.submit(call, exchange.request_body)
         except Exception as error:
             self._respond(exchange, call, self._failure(call, error))
@@ -239,6 +246,7 @@ def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettin
         ApiDescription(inference_document()),  # which needs no key
         *_attestation(settings),  # nor this: whoever has yet to trust us shows none
         *_checks(settings.keys, "inference"),
+        *_plugins(settings.inference_plugins),
         Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
     ]
@@ -251,6 +259,7 @@ def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSetti
         ApiDescription(management_document()),
         *_renewal(settings.keys),
         *_checks(settings.keys, "management"),
+        *_plugins(settings.management_plugins),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     return Api(routers, metrics, settings.cors)
@@ -272,9 +281,11 @@ def shared_app(
         *_attestation(settings),
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
+        *_plugins(settings.inference_plugins),
         Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
         *_checks(keys, "management"),
+        *_plugins(settings.management_plugins),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     if with_metrics:
@@ -292,6 +303,10 @@ def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:
 
 def _renewal(keys: ApiKeys | None) -> list[Router]:
     return [] if keys is None else [KeyRenewal(keys)]
+
+
+def _plugins(endpoints: PluginEndpoints | None) -> list[Router]:
+    return [] if endpoints is None else [endpoints]
 
 
 def _open_inference(settings: ApiSettings) -> list[OpenInference]:

@@ -7,6 +7,8 @@ frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports
 backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
              `backend/ts-compat` is a path root that holds the `ts` package handlers import.
 modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
+client/      a user's own process: verify a server, then talk to it. Shares claims, quotes,
+             certificates and sealed messages with the server, through runtime/ alone.
 
         runtime/__main__ (roof: parse, compose, run)
           |            |              |
@@ -36,7 +38,14 @@ A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`ru
 `sealed.SealedFile` -> `archive.unpack` into a `memory_place`; `modelstore/janitor.py` outlives
 a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
 
-What is served is kept by `frontend/snapshots.py`, for the next start.
+A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` for a quote over
+`runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
+`client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
+
+What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
+
+A plugin is made of `runtime/plugins.py`, and nothing else of ours; `runtime/plugin_loading.py` runs
+it before there is anything else, and `frontend/plugin_endpoints.py` asks its endpoints.
 
 A log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` -> an outlet
 that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes to

@@ -45,6 +45,12 @@ from torchkeep.frontend.metrics_config import (
     parse_metrics_config,
 )
 from torchkeep.frontend.model_events import ModelEvents
+from torchkeep.frontend.plugin_endpoints import (
+    PluginEndpoints,
+    check_endpoints,
+    endpoints_of,
+    server_state,
+)
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
 from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
@@ -68,7 +74,7 @@ from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.claims import ModelClaim
-from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.config_digest import config_digest
@@ -87,6 +93,8 @@ from torchkeep.runtime.kernel import kernel_layers
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
+from torchkeep.runtime.plugin_loading import Plugins, load_plugins
+from torchkeep.runtime.plugins import Port
 from torchkeep.runtime.processes import keep_memory_private
 from torchkeep.runtime.tls import self_signed, server_context
 from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
@@ -110,12 +118,29 @@ def torchkeep(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in sealing_commands.COMMANDS:
         sys.exit(sealing_commands.main(arguments))
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, sealing_commands.COMMANDS))
+    if arguments and arguments[0] in CLIENT_COMMANDS:
+        sys.exit(_client_command(arguments))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS}
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _client_command(arguments: list[str]) -> int:
+    # Not at the top: servers are installed without what clients need.
+    try:
+        from torchkeep.client import commands
+    except ModuleNotFoundError as error:
+        if error.name not in ("dcap_qvl", "httpx"):
+            raise
+        sys.stderr.write(
+            f"torchkeep: {arguments[0]} needs {error.name}: pip install 'torchkeep[client]'\n"
+        )
+        return 2
+    return commands.main(arguments)
 
 
 def serve(flags: Flags) -> int:
     """Run the server in this process until SIGTERM or SIGINT; returns the exit code."""
-    config = load_config(flags, os.environ, Path.cwd())
+    config, plugins = _configuration(flags, os.environ, Path.cwd())
     outlet, warnings = choose_outlet(flags.log_config, config.vmargs, os.environ)
     config.warnings.extend(warnings)
     with (
@@ -125,7 +150,7 @@ def serve(flags: Flags) -> int:
         metrics_file = config.metrics_config or _SHIPPED_METRICS
         log.info("%s", config_dump(config, os.environ, metrics_file))
         metrics = _metrics(config, logs if outlet.keeps_metrics else None)
-        return runner.run(_serve(config, os.environ, logs.access, metrics))
+        return runner.run(_serve(config, plugins, os.environ, logs.access, metrics))
 
 
 def doctor(flags: Flags) -> int:
@@ -141,8 +166,35 @@ def doctor(flags: Flags) -> int:
     return 0
 
 
+def _configuration(flags: Flags, environ: Mapping[str, str], cwd: Path) -> tuple[Config, Plugins]:
+    """The configuration and the plugins: either may come from the other.
+
+    Plugins that flags or a file name are loaded first, because one of them may keep the snapshot
+    that is to be restored. Otherwise a snapshot that is a file may name plugins.
+    """
+    try:
+        early = load_config(replace(flags, no_config_snapshots=True), environ, cwd)
+    except ConfigError:
+        early = Config()  # raised again below, unless that file does not count
+    plugins = load_plugins(early.plugins_path, cwd, is_confidential=early.is_confidential)
+    keeps_snapshots = not flags.no_config_snapshots
+    config = load_config(flags, environ, cwd, plugins.open_store() if keeps_snapshots else None)
+    if (config.plugins_path, config.is_confidential) != (early.plugins_path, early.is_confidential):
+        plugins = load_plugins(config.plugins_path, cwd, is_confidential=config.is_confidential)
+        if keeps_snapshots:
+            config = replace(config, snapshots=plugins.open_store() or config.snapshots)
+    shares_port = config.inference_address == config.management_address
+    check_endpoints(plugins.endpoints, share_port=shares_port)
+    config.warnings.extend(plugins.warnings)
+    return config, plugins
+
+
 async def _serve(
-    config: Config, environ: Mapping[str, str], access_log: AccessLog, metrics: Metrics
+    config: Config,
+    plugins: Plugins,
+    environ: Mapping[str, str],
+    access_log: AccessLog,
+    metrics: Metrics,
 ) -> int:
     compute = plan_compute(config, environ)
     sandbox = _sandbox_policy(config)
@@ -152,12 +204,15 @@ async def _serve(
     plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
     tls = _tls(config)
     _announce(config, compute, plan, sandbox)
+    _announce_plugins(config, plugins)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, sandbox, access_log, metrics, tls) as server:
+    async with compose(
+        config, plugins, environ, compute, plan, sandbox, access_log, metrics, tls
+    ) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners.values()]
@@ -211,6 +266,7 @@ async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
 @asynccontextmanager
 async def compose(
     config: Config,
+    plugins: Plugins,
     environ: Mapping[str, str],
     compute: Compute,
     plan: ThreadPlan,
@@ -251,11 +307,17 @@ async def compose(
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
         registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
         stack.push_async_callback(registry.close)
-        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
+        snapshots = Snapshots(
+            config.snapshots,
+            config.given,
+            config.source,
+            registry,
+            hides_errors=config.is_confidential,
+        )
         key, hpke_key = AttestedKey(), HpkeKey()
-        attestor = _attestor(config, evidence, sandbox, key, hpke_key, registry)
+        attestor = _attestor(config, plugins, evidence, sandbox, key, hpke_key, registry)
         opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
-        settings = _api_settings(config, snapshots, keys, attestor, opener)
+        settings = _api_settings(config, plugins, registry, snapshots, keys, attestor, opener)
         listeners = _listeners(config, registry, metrics, access_log, settings, tls)
         attested_tls = None
         if config.attested_tls and attestor is not None:
@@ -347,6 +409,7 @@ def _evidence(config: Config) -> Evidence | None:
 
 def _attestor(
     config: Config,
+    plugins: Plugins,
     evidence: Evidence | None,
     sandbox: SandboxPolicy,
     key: AttestedKey,
@@ -356,7 +419,7 @@ def _attestor(
     """Who makes evidence for clients."""
     if evidence is None:
         return None
-    digest = config_digest(config, sandbox.facts())
+    digest = config_digest(config, sandbox.facts(), plugins.sources)
     tee = "simulated" if config.insecure_simulated_tee else evidence.tee
     label = "SIMULATED evidence" if config.insecure_simulated_tee else "Evidence"
     start_step(f"{label} for clients: GET /attestation, configuration {digest.hex()}")
@@ -434,6 +497,8 @@ def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
 
 def _api_settings(
     config: Config,
+    plugins: Plugins,
+    registry: ModelRegistry,
     snapshots: Snapshots,
     keys: ApiKeys | None,
     attestor: Attestor | None,
@@ -450,6 +515,8 @@ def _api_settings(
         ),
         keys=keys,
         attestor=attestor,
+        inference_plugins=_plugin_endpoints("inference", config, plugins, registry),
+        management_plugins=_plugin_endpoints("management", config, plugins, registry),
         opener=opener,
     )
 
@@ -512,6 +579,19 @@ def _identity(config: Config) -> Identity:
     return Identity([certificate], key, "self-signed")
 
 
+def _plugin_endpoints(
+    port: Port, config: Config, plugins: Plugins, registry: ModelRegistry
+) -> PluginEndpoints | None:
+    endpoints = endpoints_of(port, plugins.endpoints)
+    if not endpoints:
+        return None
+    return PluginEndpoints(
+        endpoints,
+        partial(server_state, registry, config.max_request_size),
+        hides_errors=config.is_confidential,
+    )
+
+
 async def _listen(listener: Listener) -> None:
     try:
         await listener.serve()
@@ -567,6 +647,22 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
+
+
+def _announce_plugins(config: Config, plugins: Plugins) -> None:
+    if plugins.sources and config.is_confidential:
+        start_step(
+            "Warning: PLUGINS run inside the server, with its keys and everybody's requests: "
+            "make sure that you know each of those listed below"
+        )
+    for source in plugins.sources:
+        start_step(f"Plugin {source}")
+    for found in plugins.endpoints:
+        one = found.endpoint
+        note = ", in place of the server's own" if one.replaces_builtin else ""
+        start_step(f"Plugin endpoint {' '.join(one.methods)} /{one.path}, {one.port} port{note}")
+    if plugins.store_class is not None and config.snapshots is not None:
+        start_step(f"Plugin keeps the snapshots: {config.snapshots}")
 
 
 def _exposure(config: Config) -> list[str]:
@@ -625,9 +721,7 @@ def _sandbox_policy(config: Config) -> SandboxPolicy:
         config.handler_log,
         keys,
         # A TEE, be it simulated, is there to keep secrets: its handlers are strangers as well.
-        has_key_service=kind in ("cdh", "kbs")
-        or config.insecure_simulated_tee
-        or config.evidence is not None,
+        has_key_service=config.is_confidential,
     )
 
 

@@ -38,8 +38,8 @@ from torchkeep.runtime.config_keys import (
     key,
 )
 from torchkeep.runtime.errors import ConfigError
-from torchkeep.runtime.properties import parse_properties, substitute
-from torchkeep.runtime.snapshot import SavedModel
+from torchkeep.runtime.properties import decode_properties, parse_properties, substitute
+from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, SnapshotStore
 
 
 def _local(port: int) -> Address:
@@ -110,6 +110,7 @@ class Config:
     disable_token_authorization: bool = key(BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
+    plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
@@ -144,14 +145,13 @@ class Config:
     use_native_io: bool = key(BOOLEAN, True, env=None, has_effect=False)
     io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
     vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
-    plugins_path: Path | None = key(PATH, None, env=None, has_effect=False)
     python: str | None = key(TEXT, None, env=None, has_effect=False)
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
     # What file and flags say, as texts.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
-    snapshots: Path | None = None  # where they are written; None where they are not
+    snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set in vain
     warnings: list[str] = field(default_factory=list)
 
@@ -164,15 +164,28 @@ class Config:
         return list(dict.fromkeys(addresses))
 
     @property
+    def is_confidential(self) -> bool:
+        """Handlers are strangers: it is said so, or there is a TEE, or a service gives out keys."""
+        kind = (self.key_source or "").partition(":")[0]
+        has_tee = self.insecure_simulated_tee or self.evidence is not None
+        return has_tee or kind in ("cdh", "kbs") or self.sandbox == "strict"
+
+    @property
     def not_served(self) -> list[str]:
         """What a TorchServe of this configuration would serve and we do not yet."""
         return ["gRPC", "workflows"]
 
 
-def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
-    """Raises `ConfigError` at the first value that cannot be used."""
-    source = _find_source(flags, environ, cwd)
-    in_file = _from_file(source, environ, cwd) if source else {}
+def load_config(
+    flags: Flags, environ: Mapping[str, str], cwd: Path, store: SnapshotStore | None = None
+) -> Config:
+    """Raises `ConfigError` at the first value that cannot be used.
+
+    `store` is where a plugin keeps the snapshots.
+    """
+    usual_store = FileSnapshots(cwd / _snapshots(environ))
+    source, text = _find_source(flags, environ, cwd, store or usual_store)
+    in_file = _from_text(source, text, environ) if source else {}
     given = in_file | _from_flags(flags)
     settings = given | _from_environment(given, environ)
     warnings = _forgive_lifetime(settings)
@@ -203,7 +216,7 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     return Config(
         source=source,
         given={name: setting.text for name, setting in given.items()},
-        snapshots=None if flags.no_config_snapshots else cwd / _snapshots(environ),
+        snapshots=None if flags.no_config_snapshots else store or usual_store,
         no_effect=in_vain,
         warnings=warnings,
         **values,
@@ -223,32 +236,52 @@ class _Setting:
     origin: str  # "config.properties, line 3", for messages
 
 
-def _find_source(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | None:
+def _find_source(
+    flags: Flags, environ: Mapping[str, str], cwd: Path, store: SnapshotStore
+) -> tuple[Path | None, str]:
+    """The file, or the name that a snapshot has in the store, and its text."""
     if named := environ.get("TS_CONFIG_FILE") or flags.ts_config:
-        return Path(named)
-    if not flags.no_config_snapshots:
-        snapshots = _snapshots(environ)
-        names = [path.name for path in (cwd / snapshots).glob("[0-9]*-*.cfg")]
-        if names:
-            return snapshots / max(names, key=lambda name: name.partition("-")[0])
+        return Path(named), _file_text(cwd, Path(named))
+    if not flags.no_config_snapshots and (last := _last_snapshot(store)):
+        name, text = last
+        is_file = isinstance(store, FileSnapshots)
+        return (_snapshots(environ) / name if is_file else Path(name)), text
     usual = Path("config.properties")
-    return usual if (cwd / usual).is_file() else None
+    if (cwd / usual).is_file():
+        return usual, _file_text(cwd, usual)
+    return None, ""
+
+
+def _last_snapshot(store: SnapshotStore) -> tuple[str, str] | None:
+    """A server that cannot know what it served must not start as if it had served nothing."""
+    try:
+        last = store.last()
+        if last is not None:
+            name, text = last
+            if not (isinstance(name, str) and isinstance(text, str)):
+                raise TypeError("last() must return None or two texts: name and content")
+    except Exception as error:
+        raise ConfigError(
+            f"the last snapshot cannot be read from {store}: {type(error).__name__}: {error}. "
+            "Start with --ncs to go without snapshots, or name a file with --ts-config"
+        ) from error
+    return last
+
+
+def _file_text(cwd: Path, path: Path) -> str:
+    try:
+        return decode_properties((cwd / path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 def _snapshots(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("LOG_LOCATION") or "logs", "config")
 
 
-def _from_file(source: Path, environ: Mapping[str, str], cwd: Path) -> dict[str, _Setting]:
+def _from_text(source: Path, text: str, environ: Mapping[str, str]) -> dict[str, _Setting]:
     try:
-        content = (cwd / source).read_bytes()
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            text = content.decode("latin-1")  # Java's encoding of properties files
         properties = parse_properties(text)
-    except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{source}, {error}") from error
     settings = {}

@@ -3,11 +3,9 @@
 Each test runs with `Client` and with `AsyncClient`.
 """
 
-import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,41 +23,6 @@ from torchkeep.client.trust import Judgement, Trust
 
 TOKEN = "secret-token"
 SECRET = b"what nobody else may see"
-
-
-class Blocking:
-    """`AsyncClient` with the methods of `Client`."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._client = AsyncClient(*args, **options)
-
-    def __enter__(self) -> "Blocking":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._runner.run(self._client.aclose())
-        self._runner.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **options: self._runner.run(
-            getattr(self._client, name)(*args, **options)
-        )
-
-    @contextmanager
-    def stream(self, *args: Any, **options: Any) -> Iterator[Any]:
-        async def pieces() -> httpx.Response:
-            async with self._client.stream(*args, **options) as response:
-                response._content = b"".join([piece async for piece in response.aiter_raw()])
-                return response
-
-        yield self._runner.run(pieces())
-
-
-@pytest.fixture(params=[Client, Blocking], ids=["Client", "AsyncClient"])
-def client_of(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    kind: Callable[..., Any] = request.param
-    return kind
 
 
 @pytest.fixture
@@ -390,7 +353,7 @@ def test_management_at_an_address_of_its_own(
 @pytest.mark.parametrize(
     ("url", "management_url", "reason"),
     [
-        ("http://127.0.0.1:8080", None, "over http everybody in between reads"),
+        ("http://127.0.0.1:8080", None, "whoever is in between would read"),
         ("ftp://127.0.0.1", None, "expected https"),
         ("127.0.0.1:8443", None, "expected https"),
         ("https://", None, "expected https"),

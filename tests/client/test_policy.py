@@ -128,7 +128,7 @@ def with_line(line: str) -> str:
         (with_line("max_age_s: -1"), "max_age_s: a number of seconds"),
         (with_line("max_age_s: 1h"), "max_age_s: a number of seconds"),
         (with_line("max_age_s: 999999999"), "max_age_s: a number of seconds"),
-        (with_line("collateral: {pccs: 'http://pccs'}"), "collateral.pccs: a URL"),
+        (with_line("collateral: {pccs: pccs.example}"), "collateral.pccs: a URL"),
         (with_line("collateral: {file: [a]}"), "collateral.file: a text"),
         (with_line("collateral: {url: a}"), "collateral.url: there is no such key"),
         (with_line("collateral: {file: a, pccs: 'https://b'}"), "collateral: one of"),

@@ -243,6 +243,15 @@ def test_another_model(served: ModelClaim) -> None:
         assert judge(server.document(), policy_for(SERVER, models=None)).holds
 
 
+def test_names_from_the_server_do_nothing_to_a_terminal() -> None:
+    served = tuple(ModelClaim(f"\x1b[2J{n}\n", "1.0", bytes(32)) for n in range(10))
+    verdict = judge(replace(SERVER, models=served).document())
+    [check] = verdict.failed
+    assert check.text.isprintable()
+    assert check.text.startswith("not in the policy: ?[2J0? 1.0 (000000000000...), ")
+    assert check.text.endswith(", 2 more")
+
+
 def test_fewer_models_than_the_policy_names_are_served() -> None:
     assert judge(replace(SERVER, models=()).document()).holds
 

@@ -11,6 +11,7 @@ from torchkeep.runtime.address import Address
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.snapshot import FileSnapshots
 
 CONTRACT_KEYS = set(
     """
@@ -104,7 +105,7 @@ def test_a_sandbox_that_does_not_exist_is_refused(line: str, expected: str, file
 
 def test_defaults_without_any_file(tmp_path: Path) -> None:
     config = load_config(Flags(), {}, tmp_path)
-    assert config == Config(snapshots=tmp_path / "logs" / "config")
+    assert config == Config(snapshots=FileSnapshots(tmp_path / "logs" / "config"))
     assert config.source is None
     assert str(config.inference_address) == "http://127.0.0.1:8080"
     assert str(config.management_address) == "http://127.0.0.1:8081"
@@ -362,9 +363,9 @@ def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
 
 
 def test_keys_set_in_vain_are_named(files: Files) -> None:
-    flags = Flags(log_config="log4j2.xml", plugins_path="p")
+    flags = Flags(log_config="log4j2.xml")
     config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
-    assert config.no_effect == ["debug", "vmargs", "plugins_path"]
+    assert config.no_effect == ["debug", "vmargs"]
 
 
 def test_what_is_not_served_yet() -> None:
@@ -443,11 +444,11 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         workflow_store=tmp_path / "w",
         load_models=["ALL"],
         cpp_log_config=tmp_path / "c",
-        plugins_path=tmp_path / "p",
+        plugins_path=["p"],
         disable_token_authorization=True,
         enable_model_api=True,
-        snapshots=tmp_path / "logs" / "config",
-        no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
+        snapshots=FileSnapshots(tmp_path / "logs" / "config"),
+        no_effect=["workflow_store", "cpp_log_config"],
     )
 
 

@@ -49,6 +49,11 @@ def test_digest_changes_with_the_sandbox() -> None:
     assert config_digest(Config(), SANDBOX | {"level": "off"}) != config_digest(Config(), SANDBOX)
 
 
+def test_digest_changes_with_the_plugins_and_not_with_their_order() -> None:
+    digests = [config_digest(Config(), SANDBOX, them) for them in (["a", "b"], ["b", "a"], ["a"])]
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"keystore_pass": "secret"}, {"vmargs": "-Xmx1g"}, {"source": Path("x")}, {"warnings": ["w"]}],

@@ -37,6 +37,7 @@ class HttpServer:
     attested: AttestedServer
     contexts: Callable[[int], ssl.SSLContext | None]
     answer_attestation: Callable[[bytes], tuple[int, dict[str, str], bytes]] | None = None
+    answer_prediction: Callable[[Received], tuple[int, dict[str, str], bytes]] | None = None
     received: list[Received] = field(default_factory=list)
     url: str = ""
 
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         standin.received.append(Received(self.command, self.path, headers, body, self.number))
-        if urlsplit(self.path).path == "/attestation":
+        if urlsplit(self.path).path.endswith("/attestation"):
             nonce = _nonce(parse_qs(urlsplit(self.path).query)["nonce"][0])
             status, extra, answer = 200, dict[str, str](), b""
             if standin.answer_attestation is not None:
@@ -132,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 answer = standin.attested.document(nonce)
             self._answer(status, extra, answer)
+        elif standin.answer_prediction is not None:
+            self._answer(*standin.answer_prediction(standin.received[-1]))
         elif self.path.endswith("/pieces"):
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
