@@ -248,7 +248,7 @@ class AnswerSealer:
         """All of an answer that is known at once."""
         return self._sealed(True, [(HEAD, _head(head)), *_pieces(body), (END, _NO_HEADERS)])
 
-    def begin(self, head: AnswerHead, body: Buffer) -> bytearray:
+    def begin(self, head: AnswerHead, body: Buffer = b"") -> bytearray:
         """The head, and what is known of the body."""
         return self._sealed(True, [(HEAD, _head(head)), *_pieces(body)])
 
