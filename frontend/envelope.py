@@ -15,7 +15,6 @@ from torchkeep.frontend.responses import (
     Reply,
     StreamedReply,
     standard_phrase,
-    with_common_headers,
 )
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.identity import AttestedKey
@@ -89,8 +88,8 @@ class Envelope:
 
     def _head(self, reply: Reply) -> AnswerHead:
         reason = standard_phrase(reply.status) if reply.reason is None else reply.reason
-        headers = with_common_headers(reply, self._request_id, ())
-        return AnswerHead(reply.status, reason, headers)
+        request_id = (b"x-request-id", self._request_id.encode())
+        return AnswerHead(reply.status, reason, [*reply.headers, request_id])
 
     def _receipts(self, reply: Reply, sha256: bytes) -> list[Header]:
         if self.receipt is None or self.model is None:

@@ -80,7 +80,7 @@ class AnswerCut(SealedMessageError):
     """The answer has not come to its end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Destination:
     """Where a request may go: it opens nowhere else.
 
@@ -100,7 +100,7 @@ class Destination:
         return b"".join([len(field).to_bytes(4, "big") + field for field in fields])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InnerRequest:
     """A request as it was before it was sealed."""
 
@@ -113,7 +113,7 @@ class InnerRequest:
     wants_session: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnswerHead:
     """How an answer begins."""
 
