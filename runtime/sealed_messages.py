@@ -61,7 +61,8 @@ _ANSWER_START = struct.Struct(f">B{NONCE_PREFIX_BYTES}s")
 _FRAME = struct.Struct(">BI")
 _NONCE_END = struct.Struct(">IB")
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+_quoted = json.encoder.encode_basestring_ascii  # a text as JSON; an encoder for all takes longer
 _NO_HEADERS = b'{"headers":[]}'
 _HEADER_NAME = re.compile(r"[^\x00-\x20:\x7f-\U0010ffff]+")
 _HEADER_VALUE = re.compile(r"[^\r\n\0\u0100-\U0010ffff]*")
@@ -160,7 +161,7 @@ def open_request(
         )
     except (InvalidTag, ValueError):
         raise SealedMessageError("The sealed request does not open.") from None
-    return _request(inside)
+    return _request(inside, _Heads())
 
 
 class Session:
@@ -170,6 +171,7 @@ class Session:
         self.id = request.request_id
         derived = HKDF(SHA256(), length=32, salt=None, info=SESSION_LABEL)
         self._cipher = AESGCM(derived.derive(request.response_key))
+        self._last_heads = _Heads()
 
     def seal(
         self, destination: Destination, request: InnerRequest, nonce: bytes | None = None
@@ -188,7 +190,7 @@ class Session:
             )
         except InvalidTag:
             raise SealedMessageError("The sealed request does not open.") from None
-        return _request(inside)
+        return _request(inside, self._last_heads)
 
 
 def session_id(sealed: bytes) -> bytes | None:
@@ -199,36 +201,47 @@ def session_id(sealed: bytes) -> bytes | None:
 
 
 def _inside(request: InnerRequest) -> bytes:
-    fields: dict[str, Any] = {"headers": _texts(request.headers), "query": request.query}
-    if request.wants_session:
-        fields["session"] = True
-    head = _json(fields)
+    session = ',"session":true' if request.wants_session else ""
+    text = f'{{{_json_headers(request.headers)},"query":{_quoted(request.query)}{session}}}'
+    head = text.encode()
     if len(head) > MAX_HEAD_BYTES:
         raise ValueError(f"headers and query take {len(head)} bytes, at most {MAX_HEAD_BYTES} may")
     start = _INSIDE.pack(request.response_key, request.time_ms, request.request_id, len(head))
     return b"".join((start, head, request.body))
 
 
-def _request(inside: bytes) -> InnerRequest:
+class _Heads:
+    """Reads heads of requests, of which the next is often as the last one was."""
+
+    def __init__(self) -> None:
+        self._text = b""
+        self._read: tuple[list[Header], str, bool] | None = None
+
+    def read(self, text: bytes) -> tuple[list[Header], str, bool]:
+        """Headers, query, and whether a session is wanted."""
+        if self._read is None or text != self._text:
+            self._read, self._text = _read_head(text), text
+        return self._read
+
+
+def _read_head(text: bytes) -> tuple[list[Header], str, bool]:
+    head = _parsed(text)
+    query = head.get("query", "")
+    if not isinstance(query, str) or not _QUERY.fullmatch(query):
+        raise SealedMessageError("The sealed request has no query as it should be.")
+    return _headers(head), query, head.get("session") is True
+
+
+def _request(inside: bytes, heads: _Heads) -> InnerRequest:
     if len(inside) < _INSIDE.size:
         raise SealedMessageError("The sealed request is too short.")
     response_key, time_ms, request_id, length = _INSIDE.unpack_from(inside)
     end = _INSIDE.size + length
     if length > MAX_HEAD_BYTES or end > len(inside):
         raise SealedMessageError("The sealed request has no head.")
-    head = _parsed(inside[_INSIDE.size : end])
-    query, wants_session = head.get("query", ""), head.get("session") is True
-    if not isinstance(query, str) or not _QUERY.fullmatch(query):
-        raise SealedMessageError("The sealed request has no query as it should be.")
-    return InnerRequest(
-        response_key,
-        time_ms,
-        request_id,
-        _headers(head),
-        query,
-        memoryview(inside)[end:],  # no copy: it may be large
-        wants_session,
-    )
+    headers, query, wants_session = heads.read(inside[_INSIDE.size : end])
+    body = memoryview(inside)[end:]  # no copy: it may be large
+    return InnerRequest(response_key, time_ms, request_id, headers, query, body, wants_session)
 
 
 class AnswerSealer:
@@ -258,7 +271,7 @@ class AnswerSealer:
 
     def end(self, piece: Buffer, end: AnswerEnd) -> bytearray:
         """The last piece, and the end."""
-        known = _json({"headers": _texts(end.headers)}) if end.headers else _NO_HEADERS
+        known = f"{{{_json_headers(end.headers)}}}".encode()
         return self._sealed(False, [*_pieces(piece), (END, known)])
 
     def _sealed(self, is_start: bool, frames: Sequence[tuple[int, Buffer]]) -> bytearray:
@@ -282,8 +295,8 @@ class AnswerSealer:
 
 
 def _head(head: AnswerHead) -> bytes:
-    fields = {"status": head.status, "reason": head.reason, "headers": _texts(head.headers)}
-    return _json(fields)
+    start = f'{{"status":{head.status},"reason":{_quoted(head.reason)},'
+    return f"{start}{_json_headers(head.headers)}}}".encode()
 
 
 def _pieces(body: Buffer) -> list[tuple[int, Buffer]]:
@@ -362,13 +375,9 @@ class AnswerOpener:
         return AnswerEnd(_headers(fields))
 
 
-def _json(fields: dict[str, Any]) -> bytes:
-    return _encode(fields).encode()
-
-
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text)
+        fields = _decode(str(text, "utf-8"))
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
@@ -376,8 +385,12 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return fields
 
 
-def _texts(headers: Sequence[Header]) -> list[tuple[str, str]]:
-    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
+def _json_headers(headers: Sequence[Header]) -> str:
+    pairs = [
+        f"[{_quoted(str(name, 'latin-1'))},{_quoted(str(value, 'latin-1'))}]"
+        for name, value in headers
+    ]
+    return f'"headers":[{",".join(pairs)}]'
 
 
 def _headers(fields: dict[str, Any]) -> list[Header]:
