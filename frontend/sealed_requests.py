@@ -85,6 +85,7 @@ class SeenRequests:
         self._window_ms = window_ms
         self._most = most
         self._ids: dict[int, set[bytes]] = {}  # of the windows that they are of
+        self._count = 0
         self._first = 0  # window; all before it are forgotten
 
     def add(self, now_ms: int, time_ms: int, request_id: bytes) -> None:
@@ -93,14 +94,18 @@ class SeenRequests:
         window = time_ms // self._window_ms
         if abs(now_ms - time_ms) > self._window_ms or window < self._first:
             raise StaleRequest((now_ms - time_ms) / 1000, self._window_ms / 1000)
-        ids = self._ids.setdefault(window, set())
-        if request_id in ids:
+        ids = self._ids.get(window)
+        if ids is None:
+            ids = self._ids[window] = set()
+        elif request_id in ids:
             raise ReplayedRequest
-        if sum(map(len, self._ids.values())) >= self._most:
+        if self._count >= self._most:
             raise ServiceUnavailable("Too many sealed requests came within two minutes.")
         ids.add(request_id)
+        self._count += 1
 
     def _forget_before(self, window: int) -> None:
         if window > self._first:
             self._first = window
             self._ids = {other: ids for other, ids in self._ids.items() if other >= window}
+            self._count = sum(map(len, self._ids.values()))
