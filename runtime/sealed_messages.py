@@ -49,6 +49,7 @@ NONCE_BYTES = 12
 NONCE_PREFIX_BYTES = 7
 TAG_BYTES = 16
 MAX_HEAD_BYTES = 64 << 10  # of JSON, as of the head of a plain request
+KEPT_HEAD_BYTES = 2048  # for a session; there may be thousands
 PIECE_BYTES = 1 << 20  # of a body, in one frame of an answer
 MAX_FRAME_BYTES = 1 << 24  # what a reader must be ready to hold
 
@@ -219,9 +220,12 @@ class _Heads:
 
     def read(self, text: bytes) -> tuple[list[Header], str, bool]:
         """Headers, query, and whether a session is wanted."""
-        if self._read is None or text != self._text:
-            self._read, self._text = _read_head(text), text
-        return self._read
+        if self._read is not None and text == self._text:
+            return self._read
+        read = _read_head(text)
+        if len(text) <= KEPT_HEAD_BYTES:
+            self._read, self._text = read, text
+        return read
 
 
 def _read_head(text: bytes) -> tuple[list[Header], str, bool]:

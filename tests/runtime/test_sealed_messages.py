@@ -328,3 +328,10 @@ def test_only_what_is_sealed_in_a_session_names_one() -> None:
     assert session_id(b"") is None
     with pytest.raises(SealedMessageError):
         opened(IN_SESSION)
+
+
+def test_heads_that_repeat_and_heads_that_do_not() -> None:
+    session = Session(REQUEST)
+    for size in (1, 1, 3000, 3000, 1, 2):
+        request = replace(REQUEST, headers=[(b"x", b"y" * size)], query="a" * size)
+        assert session.open(HERE, session.seal(HERE, request)) == request

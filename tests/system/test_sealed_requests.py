@@ -6,7 +6,6 @@ import json
 import secrets
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from sealing import mar_bytes
+from tls_proxy import TlsProxy
 
 from torchkeep.client.receipts import check_receipt
 from torchkeep.client.sealing import NotSealed, OpenedAnswer, SealedCall, Sealer, whole
@@ -75,10 +75,13 @@ class Attested:
         body: bytes,
         path: str = PATH,
         method: str = "POST",
-        address: str | None = None,
+        proxy: TlsProxy | None = None,
         content_type: str = REQUEST_TYPE,
     ) -> tuple[int, str, bytes]:
-        connection = HTTPConnection(address or self.address, timeout=60)
+        connection = HTTPConnection(self.address, timeout=60)
+        if proxy is not None:
+            address = proxy.url.removeprefix("https://")
+            connection = HTTPSConnection(address, context=proxy.known_by, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path, body, {"Content-Type": content_type})
             response = connection.getresponse()
@@ -356,52 +359,6 @@ def test_of_one_request_sent_many_times_at_once_one_counts(attested: Attested) -
 # Who stands between.
 
 
-class Proxy:
-    """Ends connections, as whoever ends TLS does, and keeps all that passes."""
-
-    def __init__(self, target: str) -> None:
-        host, _, port = target.partition(":")
-        self._target = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.seen: dict[str, bytearray] = {"requests": bytearray(), "answers": bytearray()}
-        self._threads: list[threading.Thread] = []
-        self._sockets: list[socket.socket] = []
-
-    def __enter__(self) -> "Proxy":
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(60)
-        for one in self._sockets:
-            one.close()
-
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments)
-        thread.start()
-        self._threads.append(thread)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                self._sockets += [client, server]
-                self._start(self._pass_on, client, server, "requests")
-                self._start(self._pass_on, server, client, "answers")
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, what: str) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                self.seen[what] += data
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-
 def markers(*secret: bytes) -> Sequence[bytes]:
     """What must not be seen, as it is and as somebody could have written it."""
     return [
@@ -411,23 +368,24 @@ def markers(*secret: bytes) -> Sequence[bytes]:
     ]
 
 
-def test_nothing_of_input_or_answer_passes_a_proxy(attested: Attested) -> None:
+def test_nothing_of_input_or_answer_passes_a_proxy(attested: Attested, tmp_path: Path) -> None:
     secret, header = secrets.token_hex(24).encode(), secrets.token_hex(24).encode()
     headers = [(b"X-Secret", header), (b"Content-Type", b"hush/hush-hush")]
     sealer = Sealer(attested.claims.hpke_key)
-    with Proxy(attested.address) as proxy:
+    port = int(attested.address.partition(":")[2])
+    with TlsProxy(port, tmp_path).listening() as proxy:
         for options in ({}, {"query": "model_name=m&secret=" + header.decode()}):
             path = "/invocations" if options else PATH
             for _ in range(2):
                 call = sealer.seal("POST", path, secret, headers, **options)
-                answer = attested.ask(call, address=proxy.address)
+                answer = attested.ask(call, proxy=proxy)
                 assert answer.body == secret.upper(), answer
         # The capture shows what is not sealed, so it would have shown the rest.
-        attested.send(b"marker of a plain request", PATH, "POST", proxy.address, "text/x")
-    assert b"marker of a plain request" in proxy.seen["requests"]
-    for passed in proxy.seen.values():
-        for marker in markers(secret, header, secret.upper(), b"hush/hush-hush"):
-            assert marker not in passed
+        attested.send(b"marker of a plain one", PATH, "POST", proxy, "application/x")
+    assert b"marker of a plain one" in proxy.read
+    assert b"MARKER OF A PLAIN ONE" in proxy.read
+    for marker in markers(secret, header, secret.upper(), b"hush/hush-hush"):
+        assert marker not in proxy.read
 
 
 def test_what_a_proxy_can_do_is_to_refuse(attested: Attested) -> None:
