@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from torchkeep.frontend.call import BAD_ESCAPE
 from torchkeep.frontend.errors import BadRequest, MalformedForm
 from torchkeep.frontend.responses import Header
-from torchkeep.runtime.messages import InputParameter, RequestInput
+from torchkeep.runtime.messages import Body, InputParameter, RequestInput
 
 MAX_FIELDS = 10_000  # of one form; messages.MAX_ITEMS is what a worker would refuse
 MAX_PART_HEADERS = 100
@@ -31,7 +31,7 @@ MAX_SHOWN_BYTES = 200  # of a field, in an error
 def read_input(
     request_id: str,
     headers: Sequence[Header],
-    body: bytes,
+    body: Body,
     added: Mapping[str, str],
     query: Sequence[tuple[str, str]] = (),
 ) -> RequestInput:
@@ -48,9 +48,7 @@ def read_input(
     return RequestInput(request_id, read_headers(headers, body, added), parameters)
 
 
-def read_headers(
-    headers: Sequence[Header], body: bytes, added: Mapping[str, str]
-) -> dict[str, str]:
+def read_headers(headers: Sequence[Header], body: Body, added: Mapping[str, str]) -> dict[str, str]:
     """Headers as the client spelled them. The body is whole, so it has a length by now."""
     seen = {}
     is_length_given = False
@@ -65,18 +63,18 @@ def read_headers(
     return seen
 
 
-def read_parameters(content_type: str, body: bytes) -> list[InputParameter]:
+def read_parameters(content_type: str, body: Body) -> list[InputParameter]:
     """One parameter `body`, or the fields of a form; of a repeated name the last one counts."""
     mime_type = content_type.partition(";")[0].strip()
     match mime_type.lower():
         case "application/x-www-form-urlencoded":
-            return _last_of_each(_urlencoded_fields(body))
+            return _last_of_each(_urlencoded_fields(bytes(body)))
         case "multipart/form-data":
             boundary = parse_options_header(content_type)[1].get(b"boundary")
             if boundary == b"":
                 raise MalformedForm("Needs a boundary value : multipart/form-data; boundary=...")
             if boundary:
-                return _last_of_each(_MultipartForm(boundary).read(body))
+                return _last_of_each(_MultipartForm(boundary).read(bytes(body)))
     return [InputParameter("body", body, mime_type)]
 
 

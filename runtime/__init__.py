@@ -45,6 +45,10 @@ A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` 
 `runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
 `client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
 
+A sealed request is opened by `frontend/request_opener.py` before anybody reads it, each one once
+(`sealed_requests.py`); its answer, and whoever wants a receipt, gets a `frontend/envelope.py`. The
+bytes of both are `runtime/sealed_messages.py` and `receipts.py`, which `client/` has in common.
+
 What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
 
 A plugin is made of `runtime/plugins.py`, and nothing else of ours; `runtime/plugin_loading.py` runs

@@ -260,7 +260,7 @@ def shared_server_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @contextlib.contextmanager
-def _servers(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def _servers(root: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
@@ -277,11 +277,11 @@ def _servers(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         asks_for_keys: bool = False,
         inference_scheme: str = "http",
     ) -> Server:
-        workdir = (home or tmp_path) / f"server{len(servers)}"
+        workdir = (home or root) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
             workdir,
-            store or tmp_path,
+            store or root,
             models or [],
             config or {},
             args or [],
