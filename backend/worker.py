@@ -6,7 +6,9 @@ process ends and the frontend decides what happens next.
 """
 
 import os
+import platform
 import socket
+import sys
 from time import perf_counter
 
 from torchkeep.backend import process
@@ -49,13 +51,19 @@ class Worker:
         keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
+        _say(
+            f"[PID]{os.getpid()}",
+            "Torch worker started.",
+            f"Python runtime: {platform.python_version()}",
+            f"Connection accepted: {self._worker_id}.",
+        )
         while True:
             try:
                 count = self._receive()
             except ConnectionResetError:
                 count = 0
             if count == 0:
-                print("Frontend disconnected.")  # noqa: T201 - TorchServe: goes to the model log
+                _say("Frontend disconnected.")
                 return
             try:
                 messages = self._wire.received(count)
@@ -121,6 +129,11 @@ class Worker:
                 sent -= len(buffers.pop(0))
             if sent:
                 buffers[0] = memoryview(buffers[0])[sent:]
+
+
+def _say(*lines: str) -> None:
+    """TorchServe: lines that its users' tools look for in the model log."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def load_service(load: Load) -> Service:

@@ -1,6 +1,7 @@
 """Jobs, and the bounded queue of a model version that its workers pull batches from."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -8,6 +9,8 @@ from time import monotonic
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.runtime.messages import Prediction, RequestInput
+
+log = logging.getLogger(__name__)
 
 Failure = WorkerFailed | ServiceUnavailable
 
@@ -22,6 +25,7 @@ class Job:
         "_waiter",
         "accepted_at",
         "is_over",
+        "is_sent",
         "request",
         "stream",
         "version",
@@ -33,6 +37,7 @@ class Job:
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
+        self.is_sent = False  # to a worker
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -40,7 +45,7 @@ class Job:
 
     def expire_in(self, seconds: float, error: Failure) -> None:
         """Fail with this error unless the answer, to its last piece, is there by then."""
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire, error)
 
     def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
         """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
@@ -102,6 +107,11 @@ class Job:
             self.stream.fail(error)
         elif not self.is_over:
             self._end(error)
+
+    def _expire(self, error: Failure) -> None:
+        what = "response for inference request" if self.is_sent else "inference request"
+        log.warning("Drop %s %s due to client timeout", what, self.request.request_id)
+        self.fail(error)
 
     def _forget_expiry(self) -> None:
         if self._expiry is not None:
@@ -177,6 +187,8 @@ class JobQueue:
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""
+        for job in jobs:
+            job.is_sent = False
         self._jobs.extendleft(reversed(jobs))
         self._feed()
 

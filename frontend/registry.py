@@ -196,7 +196,7 @@ class ModelRegistry:
         other = self._waiting.pop((spec.name, spec.version), None)
         if other is not None and other is not wait:
             await other.cancel()  # it came another way
-        log.debug("Model %s loaded.", spec.name)
+        log.info("Model %s loaded.", spec.name)
         return served
 
     def _check_new(self, spec: ModelSpec) -> None:
@@ -226,7 +226,7 @@ class ModelRegistry:
             self._startup_names.discard(name)
         await served.close()
         served.model_dir.forget()
-        log.debug("Model %s unregistered.", name)
+        log.info("Model %s unregistered.", name)
 
     def is_default(self, name: str, version: str) -> bool:
         return self._default.get(name) == version

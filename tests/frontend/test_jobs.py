@@ -291,6 +291,27 @@ def test_a_job_that_expires_fails_and_its_late_answer_is_dropped() -> None:
     run(scenario)
 
 
+def test_a_request_dropped_for_its_clients_timeout_is_told_sent_or_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        sent, queued, taken_back = job("a"), job("b"), job("c")
+        sent.is_sent = taken_back.is_sent = True
+        JobQueue(9).put_back([taken_back])
+        for late in (sent, queued, taken_back):
+            late.expire_in(0.01, ServiceUnavailable("too late"))
+        for late in (sent, queued, taken_back):
+            with pytest.raises(ServiceUnavailable):
+                await late.reply()
+
+    run(scenario)
+    assert caplog.messages == [
+        "Drop response for inference request a due to client timeout",
+        "Drop inference request b due to client timeout",
+        "Drop inference request c due to client timeout",
+    ]
+
+
 def test_a_stream_that_expires_breaks_off() -> None:
     async def scenario() -> None:
         one = job("a")

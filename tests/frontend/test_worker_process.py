@@ -4,9 +4,11 @@ import asyncio
 import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_metrics import MAX_WORKER_FAMILIES
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
+from torchkeep.frontend.worker_process import WORKER_LOG
 from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
@@ -185,7 +188,121 @@ def test_the_log_says_what_was_wrong_with_an_answer(caplog: pytest.LogCaptureFix
             await model.close()
 
     asyncio.run(scenario())
-    assert "W-9000-m_1.0: it answered requests that it was not given" in caplog.messages
+    assert "W-9000-m_1.0 it answered requests that it was not given" in caplog.messages
+
+
+STARTED = "W-9000-m_1.0 State change null -> WORKER_STARTED"
+LOADED = "W-9000-m_1.0 State change WORKER_STARTED -> WORKER_MODEL_LOADED"
+LOST = "9000 Worker disconnected. WORKER_MODEL_LOADED"
+STOPPED = "W-9000-m_1.0 State change WORKER_MODEL_LOADED -> WORKER_STOPPED"
+RETRY = "Retry worker: 9000 in 1 seconds."
+RESTARTED = "W-9000-m_1.0 State change WORKER_STOPPED -> WORKER_STARTED"
+TIMED_OUT = [
+    LOST,
+    "Number or consecutive unsuccessful inference 1",
+    "Backend worker error\norg.pytorch.serve.wlm.WorkerInitializationException:"
+    " Backend worker did not respond in given time",
+]
+DIED = [LOST, "the worker process ended with status 0"]
+LEAVING = [
+    "W-9000-m_1.0 State change WORKER_MODEL_LOADED -> WORKER_SCALED_DOWN",
+    "9000 Worker disconnected. WORKER_SCALED_DOWN",
+    "W-9000-m_1.0 State change WORKER_SCALED_DOWN -> WORKER_STOPPED",
+]
+
+
+def life_of_a_worker(caplog: pytest.LogCaptureFixture, *deeds: str, **spec: int) -> list[str]:
+    """What the log tells of a worker that fails once for each deed, serves, and is let go."""
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(*deeds, **spec)
+            await model.scale(1, 1)
+            for _ in deeds:
+                with pytest.raises(WorkerFailed):
+                    await model.submit(request()).reply()
+            assert (await model.submit(request()).reply()).body == b"fine"
+            await model.close()
+
+    with caplog.at_level(logging.DEBUG, WORKER_LOG.name):
+        asyncio.run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.name == WORKER_LOG.name]
+    assert all(line.startswith("W-9000-m_1.0 ") for line in lines)
+    told = [line.removeprefix("W-9000-m_1.0 ") for line in lines]
+    return [re.sub(r"timestamp: \d{13}$", "timestamp: T", one) for one in told if "pid" not in one]
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"), [("sys.exit(0)", DIED), ("time.sleep(60)", TIMED_OUT)], ids=["died", "late"]
+)
+def test_the_life_of_a_worker_is_told_in_torchserves_lines(
+    deed: str, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert life_of_a_worker(caplog, deed, response_timeout_s=1) == [
+        STARTED,
+        LOADED,
+        *told,
+        STOPPED,
+        "Auto recovery start timestamp: T",
+        RETRY,
+        RESTARTED,
+        LOADED,
+        "Auto recovery succeeded, reset recoveryStartTS",
+        *LEAVING,
+    ]
+
+
+def test_consecutive_unsuccessful_inferences_are_counted_until_one_succeeds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (0.01,))
+    late = "time.sleep(60)"
+    once = f"send(sealed(good(request))); request = receive(); {late}"
+    caplog.set_level(logging.DEBUG, WORKER_LOG.name)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(late, late, once, response_timeout_s=1)
+            await model.scale(1, 1)
+            for name in ("a", "b", "fine", "c"):
+                with suppress(WorkerFailed):
+                    await model.submit(request(name)).reply()
+            await model.close()
+
+    asyncio.run(scenario())
+    told = [text.rpartition(" ")[2] for text in caplog.messages if "Number or" in text]
+    assert told == ["1", "2", "1"]
+
+
+def test_a_worker_that_fails_again_is_retried_later_each_time_within_the_retry_window(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (0.01, 0.02, 0.03))
+    caplog.set_level(logging.DEBUG, WORKER_LOG.name)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(before_load="sys.exit(1)", max_retry_timeout_s=300)
+            assert await model.scale(1, 1) == 500
+            while not any("0.03 seconds" in text for text in caplog.messages):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert model.healthy_workers == 1
+            await model.close()
+
+    asyncio.run(scenario())
+    told = [text.removeprefix("W-9000-m_1.0 ") for text in caplog.messages]
+    assert [text for text in told if text.startswith(("Auto recovery f", "Retry"))][:5] == [
+        "Retry worker: 9000 in 0.01 seconds.",
+        "Auto recovery failed again",
+        "Retry worker: 9000 in 0.02 seconds.",
+        "Auto recovery failed again",
+        "Retry worker: 9000 in 0.03 seconds.",
+    ]
+
+
+def test_the_back_off_is_torchserves() -> None:
+    schedule = [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597]
+    assert list(worker_process.BACKOFF_S) == schedule
 
 
 # Answers one request at once, which earns it others ahead, and has three when it goes on.
