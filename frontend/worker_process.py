@@ -33,9 +33,8 @@ from torchkeep.frontend.worker_connection import (
 )
 from torchkeep.frontend.worker_life import WorkerLife, WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
+from torchkeep.frontend.worker_output import WORKER_LOG
 from torchkeep.runtime.messages import Chunk, Message, Predict, Predictions
-
-WORKER_LOG = logging.getLogger("torchkeep.worker")  # its name comes first in each line
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
@@ -220,6 +219,7 @@ class WorkerProcess:
             self._sandbox,
             self._take,
             self._end_serving,
+            lambda metric: self._metrics.worker_metrics([metric]),
         )
 
     async def _begin(self, life: WorkerLife) -> None:

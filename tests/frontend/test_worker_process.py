@@ -582,6 +582,33 @@ def test_output_is_logged_in_lines_without_control_characters(
     assert lines[-1] == "rest"
 
 
+def test_printed_metrics_are_taken_and_stay_out_of_the_model_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    printed = (
+        "[METRICS]Work.Count:2|#Level:Model|#type:COUNTER|#hostname:vm,1717105307",
+        "[METRICS]Work.Count:nan|#Level:Model|#type:COUNTER|#hostname:vm,1717105307",
+        "plain",
+    )
+    deed = f"print({os.linesep.join(printed)!r}, flush=True)\n{GOOD}"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            metrics = Metrics("host")
+            model = model_with(deed, metrics=metrics)
+            await model.scale(1, 1)
+            await model.submit(request()).reply()
+            await model.close()
+            assert 'Work{Level="Model",Hostname="host",} 2.0\n' in metrics.text().decode()
+
+    caplog.set_level(logging.INFO, MODEL_LOG.name)
+    asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records if record.name == MODEL_LOG.name]
+    assert told == ["W-9000-m_1.0-stdout plain"]
+    error = f'W-9000-m_1.0-stdout Failed to parse metrics line: "{printed[1]}".'
+    assert error in caplog.messages
+
+
 def test_a_flood_of_output_neither_holds_up_the_loop_nor_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

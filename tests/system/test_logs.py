@@ -153,7 +153,7 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
         " [DEBUG] W-9000-metered_1.0 torchkeep.worker - W-9000-metered_1.0 State change"
         " WORKER_STARTED -> WORKER_MODEL_LOADED",
         " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - Torch worker started.",
-        f" [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - [PID]{server.workers('metered')[0]['pid']}",
+        f" MODEL_LOG - [PID]{server.workers('metered')[0]['pid']}",
         " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - Connection accepted: ",
         " torchkeep.runtime - \nTorchserve version: 0.12.0\nTS Home: ",
     ):
