@@ -24,6 +24,7 @@ class Job:
         "_outcome",
         "_waiter",
         "accepted_at",
+        "describes",
         "is_over",
         "is_sent",
         "request",
@@ -31,8 +32,10 @@ class Job:
         "version",
     )
 
-    def __init__(self, request: RequestInput, version: str) -> None:
+    def __init__(self, request: RequestInput, version: str, describes: bool = False) -> None:
         self.request = request
+        # Asks the handler about itself. TorchServe: alone in its batch, and for as long as it takes
+        self.describes = describes
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
@@ -177,12 +180,15 @@ class JobQueue:
         self._feed()
         return pull
 
-    def take(self) -> Job | None:
-        """The next job, if there is one."""
+    def take_prediction(self) -> Job | None:
+        """The next job, if there is one and it asks for a prediction."""
         while self._jobs:
-            job = self._jobs.popleft()
-            if not job.is_over:
-                return job
+            if self._jobs[0].is_over:
+                self._jobs.popleft()
+            elif self._jobs[0].describes:
+                return None
+            else:
+                return self._jobs.popleft()
         return None
 
     def put_back(self, jobs: Sequence[Job]) -> None:
@@ -234,11 +240,15 @@ class Pull:
         while len(batch) < self._size:
             if not jobs:
                 return self._is_due()
+            if batch and jobs[0].describes:
+                if self._has_clients():
+                    return True
+                batch = self._batch
             job = jobs.popleft()
             if job.is_over:
                 continue
             batch.append(job)
-            if self._size == 1:
+            if self._size == 1 or job.describes:
                 return True
             if len(batch) == 1:
                 self._deadline = monotonic() + self._delay_s

@@ -278,7 +278,7 @@ class WorkerProcess:
             pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
             if not self._in_flight:  # which `_send` has filled if it was called
                 self._pull = pull
-        while self._may_send_ahead() and (job := self._queue.take()) is not None:
+        while self._may_send_ahead() and (job := self._queue.take_prediction()) is not None:
             self._send([job])
 
     def _may_send_ahead(self) -> bool:
@@ -287,6 +287,7 @@ class WorkerProcess:
             self._is_quick
             and 0 < len(self._in_flight) <= AHEAD
             and self._queue.consumers == 1
+            and not self._in_flight[-1][0].describes
             and self._settings.load.batch_size == 1
         )
 
@@ -301,7 +302,8 @@ class WorkerProcess:
             self._metrics.queue_latency(name, job.version, now - job.accepted_at)
         try:
             predict = Predict([job.request for job in batch])
-            self._connection.post(predict, self._settings.response_timeout_s)
+            limit_s = None if batch[0].describes else self._settings.response_timeout_s
+            self._connection.post(predict, limit_s)
         except WorkerDied as error:
             self._end_serving(error)
         if self._is_quick and len(self._in_flight) == 1:
