@@ -367,6 +367,8 @@ async def _listen(listener: Listener) -> None:
     except SystemExit:
         # uvicorn logs why it could not bind and leaves; the roof has things to take down.
         raise OSError(f"Failed to bind to address: {listener.address}") from None
+    except OSError as error:  # of a unix socket
+        raise OSError(f"Failed to bind to address: {listener.address}: {error.strerror}") from error
 
 
 async def _report_ready(server: Server, stop: asyncio.Event) -> None:

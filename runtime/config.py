@@ -29,6 +29,7 @@ from torchkeep.runtime.config_keys import (
     REGEXES,
     SAVED_MODELS,
     TEXT,
+    TORCHSERVE_BOOLEAN,
     TRUSTED_MODELS,
     WORDS,
     Key,
@@ -68,39 +69,40 @@ class Config:
     # Of a snapshot: what is to be served instead of `load_models`.
     model_snapshot: list[SavedModel] | None = key(SAVED_MODELS, None, env=None)
     default_workers_per_model: int | None = key(COUNT, None)
-    default_response_timeout: int = key(COUNT, 120)  # s, as the next two
+    default_response_timeout: int = key(COUNT, 120)  # s, as the next one
     default_startup_timeout: int = key(COUNT, 120)
-    unregister_model_timeout: int = key(COUNT, 120)
     job_queue_size: int = key(AT_LEAST_ONE, 100)
     max_request_size: int = key(COUNT, 6553500)  # bytes
     max_response_size: int = key(COUNT, 6553500)  # bytes
-    limit_max_image_pixels: bool = key(BOOLEAN, True)
-    decode_input_request: bool = key(BOOLEAN, True)
+    limit_max_image_pixels: bool = key(TORCHSERVE_BOOLEAN, True)
+    decode_input_request: bool = key(TORCHSERVE_BOOLEAN, True)
     default_service_handler: str | None = key(TEXT, None)
     service_envelope: str | None = key(TEXT, None)
     allowed_urls: list[str] = key(REGEXES, ["file://.*|http(s)?://.*"])
-    use_env_allowed_urls: bool = key(BOOLEAN, False, env=None)
-    install_py_dep_per_model: bool = key(BOOLEAN, False)
+    use_env_allowed_urls: bool = key(TORCHSERVE_BOOLEAN, False, env=None)
+    install_py_dep_per_model: bool = key(TORCHSERVE_BOOLEAN, False)
     blacklist_env_vars: str = key(REGEX, "")
-    enable_envvars_config: bool = key(BOOLEAN, False, env=None)
-    enable_metrics_api: bool = key(BOOLEAN, True)
+    enable_envvars_config: bool = key(TORCHSERVE_BOOLEAN, False, env=None)
+    enable_metrics_api: bool = key(TORCHSERVE_BOOLEAN, True)
     metrics_config: Path | None = key(PATH, None)
     metrics_mode: str = key(WORDS, "log")
-    model_metrics_auto_detect: bool = key(BOOLEAN, False)
-    disable_system_metrics: bool = key(BOOLEAN, False)
+    model_metrics_auto_detect: bool = key(TORCHSERVE_BOOLEAN, False)
+    disable_system_metrics: bool = key(TORCHSERVE_BOOLEAN, False)
     metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
     system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
-    cpu_launcher_enable: bool = key(BOOLEAN, False)
+    cpu_launcher_enable: bool = key(TORCHSERVE_BOOLEAN, False)
     cpu_launcher_args: str | None = key(TEXT, None)
-    enable_model_api: bool = key(BOOLEAN, False)
-    disable_token_authorization: bool = key(BOOLEAN, False)
+    enable_model_api: bool = key(TORCHSERVE_BOOLEAN, False)
+    disable_token_authorization: bool = key(TORCHSERVE_BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
-    ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
+    ipex_enable: bool | None = key(
+        TORCHSERVE_BOOLEAN, None
+    )  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
@@ -116,8 +118,9 @@ class Config:
     grpc_management_max_connection_age_ms: int | None = key(COUNT, None, has_effect=False)
     grpc_inference_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
-    enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
+    enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
+    unregister_model_timeout: int = key(COUNT, 120, has_effect=False)  # workers are killed at once
     number_of_gpu: int | None = key(COUNT, None, has_effect=False)
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
@@ -126,16 +129,16 @@ class Config:
     keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
     private_key_file: Path | None = key(PATH, None, has_effect=False)
     certificate_file: Path | None = key(PATH, None, has_effect=False)
-    async_logging: bool = key(BOOLEAN, False, has_effect=False)
-    prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
-    debug: bool = key(BOOLEAN, False, has_effect=False)
+    async_logging: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
+    prefer_direct_buffer: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
+    debug: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
+    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
-    use_native_io: bool = key(BOOLEAN, True, env=None, has_effect=False)
+    use_native_io: bool = key(TORCHSERVE_BOOLEAN, True, env=None, has_effect=False)
     io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
     vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
     plugins_path: Path | None = key(PATH, None, env=None, has_effect=False)
@@ -160,13 +163,16 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     source = _find_source(flags, environ, cwd)
     in_file = _from_file(source, environ, cwd) if source else {}
     given = in_file | _from_flags(flags)
-    settings = given | _from_environment(given, environ)
-    warnings = _forgive_lifetime(settings)
+    settings = dict(given)
+    warnings = _forgive(settings)  # first: one of them says whether the environment counts
+    settings |= _from_environment(settings, environ)
+    warnings += _forgive(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
     in_vain = [name for name in values if not _KEYS[name].has_effect]
     warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
-    home = values.get("model_server_home")
+    # TorchServe: the launcher sets it, so that it is never looked up in the file.
+    home = values.get("model_server_home") if "TS_MODEL_SERVER_HOME" in environ else None
     if home and not home.is_dir():
         raise ConfigError(
             f"Model server home not exist: {home} ({settings['model_server_home'].origin})"
@@ -282,6 +288,20 @@ def _from_environment(
         if variable and is_open and variable in environ:
             found[name] = _Setting(environ[variable], f"environment variable {variable}")
     return found
+
+
+def _forgive(settings: dict[str, _Setting]) -> list[str]:
+    """Put right what TorchServe starts with all the same, and say so."""
+    warnings = []
+    for name, setting in list(settings.items()):
+        parser = _KEYS[name].parser if name in _KEYS else None
+        if parser is TORCHSERVE_BOOLEAN and setting.text.lower() not in ("true", "false"):
+            settings[name] = _Setting("false", setting.origin)
+            warnings.append(
+                f'{setting.origin}: {name} is "{setting.text}", which is neither true nor false; '
+                "as in TorchServe it counts as false"
+            )
+    return warnings + _forgive_lifetime(settings)
 
 
 def _forgive_lifetime(settings: dict[str, _Setting]) -> list[str]:

@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("max_request_size=2147483648", 'For input string: "2147483648"'),
         ("initial_worker_port=65536", 'For input string: "65536"'),
         ("grpc_inference_port=" + "1" * 5000, 'For input string: "1'),
-        ("enable_metrics_api=yes", 'For input string: "yes"'),
+        ("require_sealed_models=yes", 'For input string: "yes"'),
         ("inference_address=ftp://x", "Invalid binding address: ftp://x"),
         ("metrics_address=http://h:65536", "Invalid port number: http://h:65536"),
         ("blacklist_env_vars=(", "Invalid regular expression: ("),
@@ -293,7 +293,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("models=[]", "Not an object of models"),
         ('models={"m": 1}', "m is no object of versions"),
         ('models={"m": {"1.0": 1}}', "m.1.0 is no object of settings"),
-        ('models={"m": {"1.0": {"minWorkers": "1"}}}', "m.1.0.minWorkers is no whole number"),
+        ('models={"m": {"1.0": {"minWorkers": "x"}}}', "m.1.0.minWorkers is no whole number"),
+        ('models={"m": {"1.0": {"minWorkers": 1.5}}}', "m.1.0.minWorkers is no whole number"),
         ('models={"m": {"1.0": {"batchSize": true}}}', "m.1.0.batchSize is no whole number"),
     ],
 )
@@ -315,11 +316,36 @@ def test_the_complaint_in_full(files: Files) -> None:
 
 def test_an_ill_typed_variable_is_named(files: Files) -> None:
     complaint = files.complaint(
-        "enable_envvars_config=true", environ={"TS_IO": "", "TS_DEBUG": "1"}
+        "enable_envvars_config=true", environ={"TS_IO": "", "TS_JOB_QUEUE_SIZE": "x"}
     )
     assert complaint == (
-        'For input string: "1" (environment variable TS_DEBUG: debug must be true or false)'
+        'For input string: "x" (environment variable TS_JOB_QUEUE_SIZE: job_queue_size must be a'
+        " whole number from 1 up)"
     )
+
+
+def test_what_is_neither_true_nor_false_is_false_as_in_torchserve_and_told(files: Files) -> None:
+    config = files.load(
+        "limit_max_image_pixels=yes",
+        "enable_envvars_config=TRUE",
+        environ={"TS_ENABLE_METRICS_API": "1"},
+    )
+    assert not config.limit_max_image_pixels
+    assert not config.enable_metrics_api
+    assert config.warnings == [
+        'config.properties, line 1: limit_max_image_pixels is "yes", which is neither true nor'
+        " false; as in TorchServe it counts as false",
+        'environment variable TS_ENABLE_METRICS_API: enable_metrics_api is "1", which is neither'
+        " true nor false; as in TorchServe it counts as false",
+    ]
+    assert config.given["limit_max_image_pixels"] == "yes"  # which is what a snapshot keeps
+
+
+def test_an_environment_that_is_opened_with_another_word_than_true_stays_closed(
+    files: Files,
+) -> None:
+    config = files.load("enable_envvars_config=1", environ={"TS_JOB_QUEUE_SIZE": "5"})
+    assert config.job_queue_size == 100
 
 
 def test_a_bad_escape_names_file_and_line(files: Files) -> None:
@@ -333,9 +359,19 @@ def test_a_home_that_does_not_exist(files: Files) -> None:
     assert complaint.startswith("Model server home not exist: /nowhere (")
 
 
+def test_a_home_of_the_file_is_not_looked_for(files: Files) -> None:
+    config = files.load("model_server_home=/nowhere")
+    assert config.no_effect == ["model_server_home"]
+
+
 def test_models_are_parsed(files: Files) -> None:
     config = files.load('models={"m": {"1.0": {"minWorkers": 2, "marName": "m.mar"}}}')
     assert config.models["m"]["1.0"]["minWorkers"] == 2
+
+
+def test_numbers_of_models_may_be_texts(files: Files) -> None:
+    config = files.load('models={"m": {"1.0": {"minWorkers": "2", "batchSize": 3.0}}}')
+    assert config.models["m"]["1.0"] == {"minWorkers": 2, "batchSize": 3}
 
 
 # What is said about it.
