@@ -188,6 +188,85 @@ def test_allowed_urls_need_both_locks_open(files: Files, lines: list[str], expec
     assert files.load(*lines, environ={"TS_ALLOWED_URLS": "env"}).allowed_urls == [expected]
 
 
+# Every key with its default, another value, and whether a variable named TS_ and the key sets it.
+KEYS = [
+    ("inference_address", "http://127.0.0.1:8080", "http://127.0.0.1:1", True),
+    ("management_address", "http://127.0.0.1:8081", "http://127.0.0.1:1", True),
+    ("metrics_address", "http://127.0.0.1:8082", "http://127.0.0.1:1", True),
+    ("grpc_inference_address", "127.0.0.1", "0.0.0.0", True),
+    ("grpc_inference_port", "7070", "1", True),
+    ("grpc_management_address", "127.0.0.1", "0.0.0.0", True),
+    ("grpc_management_port", "7071", "1", True),
+    ("grpc_inference_max_connection_age_ms", "None", "1", True),
+    ("grpc_management_max_connection_age_ms", "None", "1", True),
+    ("grpc_inference_max_connection_age_grace_ms", "None", "1", True),
+    ("grpc_management_max_connection_age_grace_ms", "None", "1", True),
+    ("enable_grpc_ssl", "False", "true", True),
+    ("model_store", "None", "/store", True),
+    ("workflow_store", "None", "/store", True),
+    ("load_models", "[]", "all", True),
+    ("default_workers_per_model", "None", "3", True),
+    ("default_response_timeout", "120", "3", True),
+    ("default_startup_timeout", "120", "3", True),
+    ("unregister_model_timeout", "120", "3", True),
+    ("job_queue_size", "100", "3", True),
+    ("number_of_gpu", "None", "3", True),
+    ("number_of_netty_threads", "0", "3", True),
+    ("netty_client_threads", "0", "3", True),
+    ("max_request_size", "6553500", "3", True),
+    ("max_response_size", "6553500", "3", True),
+    ("limit_max_image_pixels", "True", "false", True),
+    ("decode_input_request", "True", "false", True),
+    ("default_service_handler", "None", "h.py", True),
+    ("service_envelope", "None", "body", True),
+    ("install_py_dep_per_model", "False", "true", True),
+    ("blacklist_env_vars", "", "A.*", True),
+    ("enable_metrics_api", "True", "false", True),
+    ("metrics_config", "None", "/m.yaml", True),
+    ("metrics_mode", "log", "legacy", True),
+    ("model_metrics_auto_detect", "False", "true", True),
+    ("disable_system_metrics", "False", "true", True),
+    ("metric_time_interval", "60", "3", False),
+    ("system_metrics_cmd", "", "c", False),
+    ("cors_allowed_origin", "None", "*", True),
+    ("cors_allowed_methods", "None", "GET", True),
+    ("cors_allowed_headers", "None", "X-A", True),
+    ("keystore", "None", "/k", True),
+    ("keystore_pass", "changeit", "p", True),
+    ("keystore_type", "PKCS12", "JKS", True),
+    ("private_key_file", "None", "/k", True),
+    ("certificate_file", "None", "/c", True),
+    ("async_logging", "False", "true", True),
+    ("prefer_direct_buffer", "False", "true", True),
+    ("debug", "False", "true", True),
+    ("initial_worker_port", "9000", "3", True),
+    ("initial_distribution_port", "29500", "3", True),
+    ("cpp_log_config", "None", "/c", True),
+    ("ipex_enable", "None", "true", True),
+    ("ipex_gpu_enable", "False", "true", True),
+    ("cpu_launcher_enable", "False", "true", True),
+    ("cpu_launcher_args", "None", "--ninstances 1", True),
+    ("disable_token_authorization", "False", "true", True),
+    ("enable_model_api", "False", "true", True),
+    ("use_native_io", "True", "false", False),
+    ("io_ratio", "50", "3", False),
+    ("vmargs", "None", "-Xmx1g", False),
+    ("plugins_path", "None", "/p", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "default", "other", "has_variable"), KEYS, ids=[row[0] for row in KEYS]
+)
+def test_default_and_variable_of_each_key(
+    files: Files, key: str, default: str, other: str, has_variable: bool
+) -> None:
+    assert str(getattr(Config(), key)) == default
+    assert str(getattr(files.load(f"{key}={other}"), key)) != default
+    config = files.load("enable_envvars_config=true", environ={f"TS_{key.upper()}": other})
+    assert (str(getattr(config, key)) != default) == has_variable
+
+
 def test_keys_that_have_no_variable(files: Files) -> None:
     environ = {"TS_MODELS": "{", "TS_METRIC_TIME_INTERVAL": "5", "TS_VMARGS": "-Xmx1g"}
     config = files.load("enable_envvars_config=true", environ=environ)

@@ -7,10 +7,12 @@ from typing import Any
 from zipfile import ZipFile
 
 HANDLER = """
-import json, os
+import json, os, time
 
 def handle(data, context):
     if not data:
+        while not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.02)
         return None
     if data[0].get("body") == b"much":
         return ["x" * 3000]
@@ -47,11 +49,17 @@ def pack(path: Path) -> None:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
 
 
-def test_keys_have_their_effect_on_models_and_workers(
+def test_keys_have_their_effect_on_models_and_workers_and_listeners_wait_for_none(
     server_factory: Callable[..., Any], tmp_path: Path
 ) -> None:
     pack(tmp_path / "m.mar")
-    server = server_factory(models=["m.mar"], store=tmp_path, config=CONFIG, env=ENVIRONMENT)
+    gate = tmp_path / "gate"
+    environment = {**ENVIRONMENT, "GATE": str(gate)}
+    server = server_factory(models=["m.mar"], store=tmp_path, config=CONFIG, env=environment)
+    # TorchServe: the server has started as soon as its models are registered.
+    assert [worker["status"] for worker in server.workers("m")] == ["UNLOADING"]
+    assert server.request("GET", "/ping")[0] == 200
+    gate.touch()
     server.wait_until_ready("m")
     (described,) = json.loads(server.request("GET", "/models/m", port="management")[2])
     assert [worker["id"] for worker in described["workers"]] == ["9100"]
