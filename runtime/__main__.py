@@ -160,6 +160,7 @@ class Server:
     """What `compose` built, ready to serve."""
 
     listeners: list[Listener]
+    labels: list[str]  # of each
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -223,7 +224,7 @@ async def compose(
         snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
         listeners = _listeners(config, registry, metrics, access_log, snapshots, keys)
-        yield Server(listeners, registry, snapshots, loading)
+        yield Server(listeners, _labels(config), registry, snapshots, loading)
 
 
 async def _load_models(
@@ -361,6 +362,13 @@ def _listeners(
     return [Listener(app, address, limits, access_log) for app, address in apps]
 
 
+def _labels(config: Config) -> list[str]:
+    """What the listeners are for. TorchServe: one for two APIs is told as that of inference."""
+    is_shared = config.inference_address == config.management_address
+    labels = ["Inference"] if is_shared else ["Inference", "Management"]
+    return [*labels, "Metrics"] if config.enable_metrics_api else labels
+
+
 async def _listen(listener: Listener) -> None:
     try:
         await listener.serve()
@@ -375,10 +383,7 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
     for listener in server.listeners:
         await listener.wait_started()
-    labels = ("Inference", "Management", "Metrics")
-    if len(server.listeners) < 2:
-        labels = ("Inference and management", "", "")
-    for label, listener in zip(labels, server.listeners, strict=False):
+    for label, listener in zip(server.labels, server.listeners, strict=True):
         start_step(f"{label} API bind to: {listener.address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import pytest
+
 HANDLER = """
 import json, os, time
 
@@ -77,3 +79,15 @@ def test_keys_have_their_effect_on_models_and_workers_and_listeners_wait_for_non
     status, _, body = server.request("POST", "/predictions/m", "much")
     assert (status, json.loads(body)["message"]) == (500, "Worker died.")
     assert "Metrics API bind to" not in server.log_text()
+
+
+@pytest.mark.parametrize("has_metrics", [True, False])
+def test_one_port_for_inference_and_management_is_told_as_that_of_inference(
+    server_factory: Any, has_metrics: bool
+) -> None:
+    address = "http://127.0.0.1:0"
+    config = {"inference_address": address, "management_address": address}
+    server = server_factory(config={**config, "enable_metrics_api": str(has_metrics).lower()})
+    told = [line for line in server.log_text().splitlines() if "API bind to: " in line]
+    metrics = [f"Metrics API bind to: {server.metrics}"]
+    assert told == [f"Inference API bind to: {address}", *(metrics if has_metrics else [])]
