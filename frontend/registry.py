@@ -335,6 +335,8 @@ class ModelRegistry:
                 asked.startup_timeout, defaults.startup_timeout_s
             )
         min_workers, max_workers = self._workers(asked, model_dir, configured)
+        # TorchServe: a time after which sequences end is enough for these to be described
+        has_sequences = config.sequence_batching or config.sequence_max_idle_ms > 0
         batch_size = asked.batch_size
         if batch_size is None or batch_size == UNSET_BATCH_SIZE:
             batch_size = config.batch_size or _positive(configured.get("batchSize")) or 1
@@ -375,9 +377,9 @@ class ModelRegistry:
             stateful=config.sequence_batching,
             sequence_max_idle_ms=config.sequence_max_idle_ms,
             sequence_timeout_ms=config.sequence_timeout_ms,
-            max_num_sequence=config.max_num_sequence if config.sequence_batching else 0,
+            max_num_sequence=config.max_num_sequence if has_sequences else 0,
             max_sequence_job_queue_size=(
-                config.max_sequence_job_queue_size if config.sequence_batching else 0
+                config.max_sequence_job_queue_size if has_sequences else 0
             ),
         )
 
