@@ -26,8 +26,8 @@ class Job:
         "accepted_at",
         "describes",
         "is_over",
-        "is_sent",
         "request",
+        "sent_at",
         "stream",
         "version",
     )
@@ -40,7 +40,7 @@ class Job:
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
-        self.is_sent = False  # to a worker
+        self.sent_at: float | None = None  # to a worker
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -112,7 +112,8 @@ class Job:
             self._end(error)
 
     def _expire(self, error: Failure) -> None:
-        what = "response for inference request" if self.is_sent else "inference request"
+        is_sent = self.sent_at is not None
+        what = "response for inference request" if is_sent else "inference request"
         log.warning("Drop %s %s due to client timeout", what, self.request.request_id)
         self.fail(error)
 
@@ -194,7 +195,7 @@ class JobQueue:
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""
         for job in jobs:
-            job.is_sent = False
+            job.sent_at = None
         self._jobs.extendleft(reversed(jobs))
         self._feed()
 

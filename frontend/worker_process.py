@@ -293,13 +293,12 @@ class WorkerProcess:
 
     def _send(self, batch: list[Job]) -> None:
         self._pull = None
-        name, now = self._settings.load.model_name, monotonic()
+        now = monotonic()
         if not self._in_flight:
             self._began = now
         self._in_flight.append(batch)
         for job in batch:
-            job.is_sent = True
-            self._metrics.queue_latency(name, job.version, now - job.accepted_at)
+            job.sent_at = now
         try:
             predict = Predict([job.request for job in batch])
             limit_s = None if batch[0].describes else self._settings.response_timeout_s
@@ -325,9 +324,17 @@ class WorkerProcess:
             for job in batch:
                 job.fail(WorkerFailed(predictions.status, predictions.message))
         else:
+            self._count_waits(batch)
             for job, prediction in zip(batch, predictions.items, strict=True):
                 job.answer(prediction)
         self._metrics.batch_overhead(monotonic() - now)
+
+    def _count_waits(self, batch: list[Job]) -> None:
+        """TorchServe: only of what was answered with a prediction."""
+        name = self._settings.load.model_name
+        for job in batch:
+            if job.sent_at is not None and not job.describes:
+                self._metrics.queue_latency(name, job.version, job.sent_at - job.accepted_at)
 
     def _checked(self, reply: Message) -> Predictions:
         """The answers to the requests that the worker was given, in their order."""

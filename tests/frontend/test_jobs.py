@@ -329,7 +329,7 @@ def test_a_request_dropped_for_its_clients_timeout_is_told_sent_or_not(
 ) -> None:
     async def scenario() -> None:
         sent, queued, taken_back = job("a"), job("b"), job("c")
-        sent.is_sent = taken_back.is_sent = True
+        sent.sent_at = taken_back.sent_at = 1.0
         JobQueue(9).put_back([taken_back])
         for late in (sent, queued, taken_back):
             late.expire_in(0.01, ServiceUnavailable("too late"))

@@ -582,6 +582,27 @@ def test_output_is_logged_in_lines_without_control_characters(
     assert lines[-1] == "rest"
 
 
+def test_the_wait_of_a_request_is_counted_where_it_was_answered_with_a_prediction() -> None:
+    deed = f"send(sealed(Predictions(503, 'Prediction failed', [])))\nrequest = receive()\n{GOOD}"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            metrics = Metrics("host")
+            model = model_with(deed, metrics=metrics)
+            await model.scale(1, 1)
+            with pytest.raises(WorkerFailed):
+                await model.submit(request()).reply()
+            await model.submit(request(), describes=True).reply()
+            assert "QueueTime{" not in metrics.text().decode()
+            await model.submit(request()).reply()
+            await model.close()
+            text = metrics.text().decode()
+            assert 'QueueTime{Level="Host",Hostname="host",} 0.0\n' in text
+            assert text.count("ts_queue_latency_microseconds{") == 1
+
+    asyncio.run(scenario())
+
+
 def test_printed_metrics_are_taken_and_stay_out_of_the_model_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
