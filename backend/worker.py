@@ -13,6 +13,7 @@ from time import perf_counter
 
 from torchkeep.backend import process
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
@@ -40,6 +41,7 @@ class Worker:
         self._frontend_pid = frontend_pid
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
+        self._profiler: Profiler | None = None
         self._looks_out = False
 
     def run(self) -> None:
@@ -90,6 +92,8 @@ class Worker:
             case Load():
                 return self._load(message)
             case Predict(requests) if self._service is not None:
+                if self._profiler is not None:
+                    return self._profiler.call(self._service.predict, requests)
                 return self._service.predict(requests)
         raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
 
@@ -106,6 +110,8 @@ class Worker:
             return Loaded(error.status, error.message)
         service = self._service
         service.connect(self._send)
+        if is_profiling_asked_for():
+            self._profiler = Profiler()
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:

@@ -195,7 +195,7 @@ class WorkerProcess:
             if isinstance(error, LoadRefused):
                 status = error.status
                 self._enter(WorkerState.ERROR)
-            else:
+            elif not isinstance(error, TimeoutError):  # then it has yet to be ended, by us
                 status = await self._status_of_failure(life.child)
             self._describe_failure(error, life.child)
             self._fail_batch(WorkerFailed(status, "Worker died."))

@@ -672,7 +672,6 @@ def test_a_stopped_worker_has_ended_even_if_it_ignores_its_connection() -> None:
 def test_a_reply_that_comes_too_late_answers_nobody() -> None:
     async def scenario() -> None:
         async with asyncio.timeout(30):
-            # Late by less than the time that an exit status is waited for.
             model = model_with("time.sleep(0.1); send(sealed(good(request)))", response_timeout_s=0)
             assert await model.scale(1, 1) == 200
             with pytest.raises(WorkerFailed, match="Worker died"):
