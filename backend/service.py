@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -91,8 +92,12 @@ class Service:
             context = _build_context(load, emissions)
             entry_point = load_entry_point(load.handler, load.envelope, context)
         except Exception as error:
+            failure = _load_failed(error)
+            if failure.status != 507:
+                # TorchServe: then its worker ends, with the line that its users' tools look for.
+                sys.stdout.write("Backend worker process died.\n")
             traceback.print_exc()
-            raise _load_failed(error) from error
+            raise failure from error
         service = cls(
             context,
             entry_point,

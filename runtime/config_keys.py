@@ -99,7 +99,6 @@ def choices(*words: str) -> Parser[list[str]]:
 
 
 def _boolean(text: str) -> bool:
-    # TorchServe reads anything but "true" as false, which hides a typing error.
     if text.lower() not in ("true", "false"):
         raise ValueError(f'For input string: "{text}"')
     return text.lower() == "true"
@@ -143,10 +142,19 @@ def _models(text: str) -> dict[str, dict[str, dict[str, Any]]]:
         raise ValueError(f"Malformed JSON: {error}") from error
     for path, version in _versions(models):
         for name in _MODEL_NUMBERS:
-            if name in version and type(version[name]) is not int:
-                raise ValueError(f"{path}.{name} is no whole number")
+            if name in version:
+                version[name] = _model_number(f"{path}.{name}", version[name])
     assert isinstance(models, dict)
     return models
+
+
+def _model_number(path: str, value: object) -> int:
+    # TorchServe: a number given as text is a number, and so is 2.0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,10}", str(value)):
+        raise ValueError(f"{path} is no whole number")
+    return int(str(value))
 
 
 def _versions(models: object) -> list[tuple[str, dict[str, Any]]]:
@@ -190,6 +198,8 @@ TEXT: Parser[str | None] = Parser("text", lambda text: text or None)
 WORDS: Parser[str] = Parser("text", lambda text: text)
 PATH: Parser[Path | None] = Parser("a path", lambda text: Path(text) if text else None)
 BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
+# One of TorchServe's keys. TorchServe: anything but true is false (see `_forgive` in config.py)
+TORCHSERVE_BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
 NUMBER: Parser[float] = Parser("a number", _number)
 COUNT = whole_number()
 AT_LEAST_ONE = whole_number(minimum=1)

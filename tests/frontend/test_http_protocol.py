@@ -628,6 +628,49 @@ def test_access_line_has_no_query(run: Any) -> None:
     assert words[5].strip().isdigit()
 
 
+def test_access_line_tells_the_clients_version_of_http(run: Any) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    access_log = AccessLog(Bell(lines.put))
+
+    async def main() -> None:
+        serving = listening(Echo(), access_log=access_log)
+        async with serving as listener, connected(listener) as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            await client.response()
+
+    run(main())
+    assert ' "GET / HTTP/1.0" 200 ' in access_log.take()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "counted"),
+    [
+        (b"what is this\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\ncontent-length: 1001\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nexpect: nothing\r\n\r\n", None),
+    ],
+    ids=["malformed", "too large", "expectation"],
+)
+def test_malformed_http_has_an_access_line_and_is_counted_and_413_and_417_are_not(
+    run: Any, request_bytes: bytes, counted: int | None
+) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    access_log = AccessLog(Bell(lines.put))
+    refused: list[int] = []
+    app = Echo()
+    app.refused = refused.append  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        serving = listening(app, access_log=access_log)
+        async with serving as listener, connected(listener) as client:
+            client.send(request_bytes)
+            await client.response()
+
+    run(main())
+    assert refused == ([counted] if counted else [])
+    assert ('"GET /bad-request HTTP/1.1" 400 0\n' in access_log.take()) == (counted == 400)
+
+
 class Beginner(Echo):
     """Takes requests to /now without a task, and those to /later when it is told to."""
 

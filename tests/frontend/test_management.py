@@ -58,11 +58,14 @@ class FakeModel:
         self.begin_scale(min_workers, max_workers)
         return self.scale_status if min_workers else 200
 
-    def submit(self, request: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request: RequestInput, version: str | None = None, describes: bool = False
+    ) -> Job:
         if self.answer is None:
             raise ServiceUnavailable("no worker to serve inference request")
         self.requests.append(request)
-        job = Job(request, version or "default")
+        job = Job(request, version or "default", describes)
+        self.described = describes
         job.answer(self.answer)
         return job
 
@@ -529,6 +532,7 @@ def test_customized_description(
     answer = ask(app, "GET", "/models/m?customized=true")
     assert model.requests[0].headers["describe"] == "True"
     assert model.requests[0].parameters == []
+    assert model.described
     assert answer.json[0].get("customizedMetadata") == metadata
     assert ("customizedMetadata" in answer.json[0]) == (metadata is not None)
     assert (answer.status, answer.reason, answer.headers["x"]) == (201, "", "y")

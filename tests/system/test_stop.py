@@ -132,6 +132,14 @@ def test_stop_when_nothing_runs(tmp_path: Path, server_factory: Callable[..., An
     assert (answer.returncode, answer.stdout) == (0, "TorchServe is not currently running.\n")
 
 
+def test_a_place_for_a_socket_that_is_not_there_stops_the_start(server_factory: Any) -> None:
+    config = {"management_address": "unix:/nowhere/x.sock"}
+    server = server_factory(config=config, is_expected_to_start=False)
+    assert server.process.wait(60) == 1
+    said = "Failed to bind to address: unix:/nowhere/x.sock: No such file or directory\n"
+    assert said in server.log_text()
+
+
 def test_a_taken_port_stops_the_start(tmp_path: Path, server_factory: Callable[..., Any]) -> None:
     server = server_factory(store=tmp_path)
     config = f"inference_address={server.inference}\nmanagement_address=http://127.0.0.1:0\n"
