@@ -24,6 +24,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
+# `bench` and `conformance` are programs beside the package: only tests import them. Last, so
+# that no other name changes its meaning by it.
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
 

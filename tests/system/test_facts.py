@@ -1,6 +1,6 @@
 """Our answers beside the recorded ones of the real TorchServe 0.12 (facts.json).
 
-Deliberate differences, each marked at its case in cases.py:
+Deliberate differences, each marked at its case in conformance/cases:
 - the error of a failed load goes on where TorchServe's stops, with the last line of the
   handler's traceback;
 - methods that are no registered HTTP methods are refused (400), not run;
@@ -14,54 +14,40 @@ Deliberate differences, each marked at its case in cases.py:
 - only a path that begins with /token renews a key, so that a model may be named tokenizer.
 """
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+from conformance import raw_http
+from conformance.archives import build_archives
+from conformance.case import Scenario, with_keys
+from conformance.compare import ask, differences
+from conformance.scenarios import SCENARIOS
 
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    spec = importlib.util.spec_from_file_location(f"facts_{name}", HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-archives = neighbour("archives")
-cases = neighbour("cases")
-raw_http = neighbour("raw_http")
-FACTS = json.loads((HERE / "facts.json").read_text())
+FACTS = json.loads(Path(__file__).with_name("facts.json").read_text())
 
 
 def test_every_case_has_a_fact() -> None:
-    asked = {scenario.name: {case.name for case in scenario.cases} for scenario in cases.SCENARIOS}
+    asked = {scenario.name: {case.name for case in scenario.cases} for scenario in SCENARIOS}
     assert asked == {name: set(answers) for name, answers in FACTS.items()}
 
 
-def as_parameter(scenario: Any) -> Any:
+def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.not_yet:
         marks.append(pytest.mark.xfail(reason=scenario.not_yet, raises=AssertionError))
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
 
-@pytest.mark.parametrize("scenario", [as_parameter(scenario) for scenario in cases.SCENARIOS])
+@pytest.mark.parametrize("scenario", [as_parameter(scenario) for scenario in SCENARIOS])
 def test_answers_are_those_of_torchserve(
-    scenario: Any, server_factory: Callable[..., Any], tmp_path: Path
+    scenario: Scenario, server_factory: Callable[..., Any], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    archives.build_archives(store, scenario.archives)
+    build_archives(store, scenario.archives)
     server = server_factory(
         models=list(scenario.models),
         store=store,
@@ -74,9 +60,9 @@ def test_answers_are_those_of_torchserve(
     for case in scenario.cases:
         base_url = server.inference if case.port == "inference" else server.management
         try:
-            ours = cases.ask(cases.with_keys(case, server.keys), base_url, raw_http)
+            ours = ask(with_keys(case, server.keys), base_url, raw_http)
         except OSError as error:
             found.append(f"{case.name}: {error!r}, TorchServe answered")
             continue
-        found += cases.differences(case, FACTS[scenario.name][case.name], ours)
+        found += differences(case, FACTS[scenario.name][case.name], ours)
     assert not found, "\n" + "\n".join(found)

@@ -1,6 +1,6 @@
 """Ask the real TorchServe every case and write facts.json.
 
-    .venv/bin/python tests/system/record_facts.py REFERENCE_VENV [SCENARIO ...]
+    .venv/bin/python -m conformance.record REFERENCE_VENV [SCENARIO ...]
 
 REFERENCE_VENV holds torchserve, torch-model-archiver, torch and torchvision; Java is on
 PATH. Named scenarios are recorded anew, the others kept. Nothing is left behind.
@@ -20,17 +20,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import psutil
-import raw_http
-from archives import build_archives
-from cases import SCENARIOS, Scenario, ask, with_keys
 
-FACTS = Path(__file__).with_name("facts.json")
+from conformance import raw_http
+from conformance.archives import build_archives
+from conformance.case import Scenario, with_keys
+from conformance.compare import ask
+from conformance.scenarios import SCENARIOS
+
+FACTS = Path(__file__).resolve().parent.parent / "tests" / "system" / "facts.json"
 STARTUP_S = 120
 ADDRESSES = ("inference_address", "management_address", "metrics_address")
 
 
 def main(reference: Path, names: list[str]) -> None:
-    os.environ["TORCHKEEP_REFERENCE"] = str(reference)
     facts: dict[str, dict[str, object]] = {}
     if names and FACTS.exists():
         facts = json.loads(FACTS.read_text())
@@ -40,7 +42,7 @@ def main(reference: Path, names: list[str]) -> None:
         started = time.monotonic()
         with TemporaryDirectory() as scratch:
             store = Path(scratch, "store")
-            build_archives(store, scenario.archives)
+            build_archives(store, scenario.archives, packed_by=reference)
             with torchserve(reference, scenario, Path(scratch)) as (inference, management):
                 facts[scenario.name] = ask_all(scenario, inference, management, Path(scratch))
         write(facts)
