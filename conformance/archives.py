@@ -72,6 +72,7 @@ SOURCES: dict[str, Source] = {
     ),
     "echo_tgz": Source("echo.py", form=".tar.gz"),
     "echo_dir": Source("echo.py", form=""),
+    "metered": Source("metered.py"),
     "rows": Source("rows.py"),
     "row_pairs": Source(
         "rows.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"

@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -17,38 +18,94 @@ Comparison = Literal[
     "tensor",  # the body is a tensor saved by torch
     "load failure",  # ours may say more: the recorded message is where its message starts
 ]
+Port = Literal["inference", "management", "metrics", "log"]
 
 
 @dataclass(frozen=True)
 class Case:
+    """One request; what comes back is compared."""
+
     name: str
-    port: Literal["inference", "management"]
+    port: Port  # "log": no request, but lines of the log file that `path` names
     method: str
     path: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     comparison: Comparison = "exact"
     raw: bytes | None = None  # sent as it is, instead of method, path, headers and body
-    deliberate: str | None = None  # why our answer differs; then it is not compared
+    deliberate: str | None = None  # an id of differences.py: then only our status is checked
+    our_status: int | None = None  # 0: no answer, in time; None: the same as theirs
     batch_of: int = 1  # sent so many times at once
     answers_differ: bool = False  # between the requests of such a batch
     repeat_while: tuple[int, ...] = ()  # TorchServe's races: statuses to ask again about
+    until: bytes | None = None  # asked again until the body holds this pattern
+    lines: bytes | None = None  # only lines that hold this pattern are compared, in any order
+    line_count: int = 0  # of a log: so many of these lines must come
+    timeout_s: float = 60.0  # without an answer for so long there is none
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Send the request of a case, and go on; `Finish` waits for its answer."""
+
+    case: Case
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Wait for the answer to the request that the case of this name began."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class KillWorkers:
+    """SIGKILL to every worker of a model."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Stop the server by SIGTERM, and start it again from its latest snapshot."""
+
+
+Step = Case | Begin | Finish | KillWorkers | Restart
 
 
 @dataclass(frozen=True)
 class Scenario:
+    """One server, and what is done to it."""
+
     name: str
     archives: tuple[str, ...]
-    cases: list[Case]
+    cases: list[Step]
     config: dict[str, str] = field(default_factory=dict)
     models: tuple[str, ...] = ()
     args: tuple[str, ...] = ("--disable-token-auth", "--enable-model-api")
+    environment: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # in the working directory
+    has_snapshots: bool = False
     needs_torch: bool = False
-    not_yet: str | None = None  # what is missing here before this can pass
+    needs_captum: bool = False  # TorchServe's image handlers do not load without it
+
+    @property
+    def asked(self) -> list[Case]:
+        """The cases among the steps."""
+        return [
+            step.case if isinstance(step, Begin) else step
+            for step in self.cases
+            if isinstance(step, Case | Begin)
+        ]
 
     @property
     def asks_for_keys(self) -> bool:
         return "--disable-token-auth" not in self.args
+
+    @property
+    def model_names(self) -> list[str]:
+        """Of the models loaded at the start."""
+        return [Path(model.partition("=")[0]).stem for model in self.models]
 
 
 def register(archive: str, **parameters: object) -> Case:

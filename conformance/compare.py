@@ -4,36 +4,20 @@ import base64
 import io
 import json
 import re
-from concurrent.futures import ThreadPoolExecutor
+from difflib import unified_diff
 from typing import Any
 
 from conformance.case import Case, Comparison
+from conformance.raw_http import Answer
+
+Fact = dict[str, Any]  # what is compared of an answer; JSON
 
 TOLERANCE = 1e-3
 
 
-def ask(case: Case, base_url: str, http: Any) -> dict[str, Any]:
-    """The fact of our or their answer to one case; `http` is the module raw_http."""
-
-    def once() -> dict[str, Any]:
-        if case.raw is not None:
-            return fact(http.send_raw(base_url, case.raw))
-        return fact(http.send(base_url, case.method, case.path, case.headers, case.body))
-
-    with ThreadPoolExecutor(case.batch_of) as senders:
-        first, *others = [
-            pending.result() for pending in [senders.submit(once) for _ in range(case.batch_of)]
-        ]
-    if case.answers_differ:
-        return in_one([first, *others])
-    for other in others:
-        assert other == first, f"{case.name}: not all answers of the batch are alike"
-    return first
-
-
-def in_one(answers: list[dict[str, Any]]) -> dict[str, Any]:
+def in_one(answers: list[Fact]) -> Fact:
     """Answers of a batch whose requests arrived in any order, as one that can be compared."""
-    by_body = sorted(answers, key=lambda known: str(known["text"]))
+    by_body = sorted(answers, key=lambda known: str(known.get("text")))
     headers = [
         [f"{name} #{i}", value] for i, k in enumerate(by_body) for name, value in k["headers"]
     ]
@@ -41,23 +25,45 @@ def in_one(answers: list[dict[str, Any]]) -> dict[str, Any]:
     return {**together, "headers": headers}
 
 
-def fact(answer: Any) -> dict[str, Any]:
+def no_answer(why: str) -> Fact:
+    """Instead of an answer: it never came."""
+    return {"status": 0, "reason": why, "headers": [], "is_closed": False}
+
+
+def log_fact(case: Case, content: bytes) -> tuple[Fact, int]:
+    """The lines of a log file that the case is about, and their number."""
+    picked = picked_lines(case.lines or b"", content)
+    known = {"status": 200, "reason": "", "headers": [], "is_closed": False}
+    return {**known, "text": picked.decode("utf-8", "replace")}, len(picked.splitlines())
+
+
+def picked_lines(pattern: bytes, text: bytes) -> bytes:
+    """The lines that hold the pattern, without what differs from run to run, sorted."""
+    picked = [line for line in text.splitlines() if re.search(pattern, line)]
+    return b"\n".join(sorted(_masked(line, VOLATILE_IN_LINES) for line in picked))
+
+
+def _masked(text: bytes, patterns: list[tuple[bytes, bytes]]) -> bytes:
+    for pattern, replacement in patterns:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def answer_fact(case: Case, answer: Answer) -> Fact:
     """An answer without what differs from run to run: comparable, and JSON."""
     request_id = answer.header("x-request-id")
     body: bytes = answer.body
     headers = [[name, value] for name, value in answer.headers]
-    if request_id is not None and re.fullmatch(
-        r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id
-    ):
+    if request_id is not None and UUID.fullmatch(request_id):
         body = body.replace(request_id.encode(), b"<request id>")
         headers = [[name, value.replace(request_id, "<request id>")] for name, value in headers]
-    masked = body
-    for pattern, text in VOLATILE:
-        masked = re.sub(pattern, text, masked)
+    masked = _masked(body, VOLATILE)
+    if case.lines is not None:
+        masked = picked_lines(case.lines, masked)
     if masked != body:
         length = ["content-length", str(len(answer.body))]
         headers = [["content-length", "<length>"] if pair == length else pair for pair in headers]
-    known: dict[str, Any] = {
+    known: Fact = {
         "status": answer.status,
         "reason": answer.reason,
         "headers": sorted(headers),
@@ -83,41 +89,87 @@ VOLATILE = [
 ]
 
 
-def differences(case: Case, theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+# Metrics and log lines: who asked, when, how long it took, what the machine is like.
+_MEASURED = (
+    rb"ts_(?:inference|queue)_latency_microseconds|QueueTime|WorkerThreadTime|WorkerLoadTime"
+    rb"|CPUUtilization|Memory\w+|Disk\w+|HandlerTime|PredictionTime"
+)
+VOLATILE_IN_LINES = [
+    (rb'[Hh]ostname="[^"]*"', b'hostname="<host>"'),
+    (rb"hostname:[^,|\s]+", b"hostname:<host>"),
+    (rb"timestamp:\d+", b"timestamp:<time>"),
+    (rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}", b"<time>"),
+    (UUID.pattern.encode(), b"<id>"),
+    (rb'/127\.0\.0\.1:\d+ "', b'<client> "'),
+    (rb'(" \d{3}) \d+$', rb"\1 <ms>"),
+    (rb"^((?:" + _MEASURED + rb")\{[^}]*\}) \S+$", rb"\1 <value>"),
+    (rb"((?:" + _MEASURED + rb")\.\w+):[-0-9.E]+\|", rb"\1:<value>|"),
+]
+
+
+def differences(case: Case, theirs: Fact, ours: Fact) -> list[str]:
     """One line per difference that a client could see."""
-    if case.deliberate:
-        return []
-    theirs, ours = dict(theirs), dict(ours)
     found = []
+    theirs, ours = dict(theirs), dict(ours)
     if case.comparison != "exact":
         their_body, our_body = _take_body(theirs), _take_body(ours)
         if not _is_like(case.comparison, their_body, our_body):
-            found.append(f"{case.name}: body {our_body[:300]!r}, TorchServe {their_body[:300]!r}")
+            found.append(f"body {our_body[:300]!r}, TorchServe {their_body[:300]!r}")
         for known in (theirs, ours):  # the length follows the body
             known["headers"] = [pair for pair in known["headers"] if pair[0] != "content-length"]
-    for key in ("status", "reason", "is_closed", "text", "base64", "chunks", "is_reset"):
+    found += _text_differences(theirs.pop("text", None), ours.pop("text", None))
+    for key in ("status", "reason", "is_closed", "base64", "chunks", "is_reset"):
         if ours.get(key) != theirs.get(key):
-            found.append(f"{case.name}: {key} {ours.get(key)!r}, TorchServe {theirs.get(key)!r}")
+            found.append(f"{key} {ours.get(key)!r}, TorchServe {theirs.get(key)!r}")
     found += [
-        f"{case.name}: header {pair} is not TorchServe's"
+        f"header {pair} is not TorchServe's"
         for pair in ours["headers"]
         if pair not in theirs["headers"]
     ]
     found += [
-        f"{case.name}: header {pair} is missing"
-        for pair in theirs["headers"]
-        if pair not in ours["headers"]
+        f"header {pair} is missing" for pair in theirs["headers"] if pair not in ours["headers"]
     ]
     return found
+
+
+def _text_differences(theirs: str | None, ours: str | None) -> list[str]:
+    """Of long texts only the lines that differ, where they differ in a few."""
+    if theirs == ours:
+        return []
+    if theirs is None or ours is None or "\n" not in theirs.strip():
+        return [f"body {ours!r}, TorchServe {theirs!r}"]
+    changed = [
+        line
+        for line in unified_diff(theirs.splitlines(), ours.splitlines(), n=0, lineterm="")
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    return ["body, TorchServe - and Torchkeep +:", *(f"  {line}" for line in changed)]
+
+
+def unwanted(case: Case, theirs: Fact, ours: Fact) -> list[str]:
+    """The differences that are not on purpose."""
+    if case.deliberate is None:
+        return differences(case, theirs, ours)
+    status = theirs["status"] if case.our_status is None else case.our_status
+    if ours["status"] != status:
+        return [f"status {ours['status']}, on purpose would be {status} ({case.deliberate})"]
+    return []
 
 
 def _take_body(known: dict[str, Any]) -> bytes:
     if "text" in known:
         return str(known.pop("text")).encode()
-    return base64.b64decode(known.pop("base64"))
+    return base64.b64decode(known.pop("base64", ""))
 
 
 def _is_like(comparison: Comparison, theirs: bytes, ours: bytes) -> bool:
+    try:
+        return _is_alike(comparison, theirs, ours)
+    except ValueError:  # one of both is no JSON
+        return theirs == ours
+
+
+def _is_alike(comparison: Comparison, theirs: bytes, ours: bytes) -> bool:
     if comparison == "tensor":
         import torch
 

@@ -6,6 +6,7 @@ from conformance.cases import (
     handlers,
     lifecycle,
     management,
+    metrics,
     replies,
     requests,
     routes,
@@ -22,5 +23,6 @@ SCENARIOS: list[Scenario] = [
     *handlers.SCENARIOS,
     *management.SCENARIOS,
     *lifecycle.SCENARIOS,
+    *metrics.SCENARIOS,
     *tokens.SCENARIOS,
 ]

@@ -89,6 +89,7 @@ RESNET = Scenario(
         infer("no picture", "/predictions/resnet"),
     ],
     needs_torch=True,
+    needs_captum=True,
 )
 
 EXPLANATIONS = Scenario(

@@ -2,20 +2,22 @@
 
 from conformance.case import ECHO, JSON, Case, Scenario, infer, manage, register
 
-KEPT_AFTER_FAILURE = "a model that failed to load is gone: TorchServe forgets some of its clean-up"
+KEPT_AFTER_FAILURE = "failed-loads-are-gone"
 
 
 def load_failure(archive: str, **parameters: object) -> list[Case]:
     case = register(archive, **parameters)
     name = str(parameters.get("model_name", archive))
-    kept = (
-        KEPT_AFTER_FAILURE
-        if archive in ("load_runtime_error", "load_cuda", "load_memory_error")
-        else None
-    )
+    is_kept = archive in ("load_runtime_error", "load_cuda", "load_memory_error")
     return [
         Case(f"load {name}", "management", "POST", case.path, comparison="load failure"),
-        manage(f"unregister {name}", "DELETE", f"/models/{name}", deliberate=kept),
+        manage(
+            f"unregister {name}",
+            "DELETE",
+            f"/models/{name}",
+            deliberate=KEPT_AFTER_FAILURE if is_kept else None,
+            our_status=404 if is_kept else None,
+        ),
     ]
 
 
@@ -36,10 +38,11 @@ LOAD_FAILURES = Scenario(
             register("load_runtime_error", model_name="kept").path,
             comparison="load failure",
         ),
-        manage("describe what stayed", "GET", "/models/kept", deliberate=KEPT_AFTER_FAILURE),
+        manage("describe what stayed", "GET", "/models/kept", deliberate=KEPT_AFTER_FAILURE,
+               our_status=404),
         manage("register again what stayed", "POST",
                "/models?url=load_runtime_error.mar&model_name=kept",
-               deliberate=KEPT_AFTER_FAILURE),
+               deliberate=KEPT_AFTER_FAILURE, our_status=200),
         *load_failure("load_cuda"),
         *load_failure("load_memory_error"),
         *load_failure("load_exit"),
@@ -123,7 +126,7 @@ MODELS = Scenario(
             "/models",
             headers=(("Content-Type", JSON),),
             body=b"{",
-            deliberate="the text is that of TorchServe's JSON library",
+            deliberate="json-errors",
         ),
         manage(
             "register by json without url",
@@ -152,7 +155,7 @@ MODELS = Scenario(
             "/models",
             headers=(("Content-Type", JSON),),
             body=b'{"url": "echo.mar", "model_name": "flag", "synchronous": 1}',
-            deliberate="the text is that of TorchServe's JSON library",
+            deliberate="json-errors",
         ),
         manage("describe what a number for a flag registered", "GET", "/models/flag"),
         manage("register by a path", "POST", "/models?url=%2Fany%2Fecho.mar&model_name=by_path"),
@@ -203,7 +206,8 @@ BROKEN_ARCHIVES = Scenario(
             "register slip",
             "POST",
             "/models?url=slip.mar",
-            deliberate="400 and the reason, where TorchServe says 500 and nothing",
+            deliberate="hostile-archives",
+            our_status=400,
         ),
         manage("list after broken archives", "GET", "/models"),
     ],

@@ -54,6 +54,9 @@ REPLIES = Scenario(
           ("200", "201", "204", "301", "400", "404", "413", "418", "500", "513", "599", "999")),
         *(infer(f"status {status} with a phrase", ECHO, headers=reply(status, "In My Words"))
           for status in ("200", "201", "404", "999")),
+        *(infer(f"status {status}", ECHO, headers=reply(status), timeout_s=3,
+                deliberate="informational-status", our_status=500)
+          for status in ("100", "103")),
     ],
 )  # fmt: skip
 

@@ -18,7 +18,8 @@ REQUESTS = Scenario(
             "unknown method",
             ECHO,
             method="BREW",
-            deliberate="our HTTP parser knows the registered methods only: 400",
+            deliberate="unknown-methods",
+            our_status=400,
         ),
         infer("bytes without a type", ECHO, b"\x00\xffraw"),
         infer("octet stream", ECHO, b"\x00\xffraw", "application/octet-stream"),
@@ -151,7 +152,7 @@ LIMITS = Scenario(
             ECHO,
             raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
             b"Expect: 100-continue\r\nContent-Length: 1001\r\n\r\n",
-            deliberate="the connection closes: nobody can know whether the body will come",
+            deliberate="expect-and-close",
         ),
         infer(
             "expect something else",
@@ -164,7 +165,7 @@ LIMITS = Scenario(
             ECHO,
             raw=b"POST /predictions/echo HTTP/1.1\r\nHost: localhost\r\n"
             b"Expect: something\r\nContent-Length: 3\r\n\r\nabc",
-            deliberate="the connection closes: nobody can know whether the body will come",
+            deliberate="expect-and-close",
         ),
         infer("json not decoded", ECHO, b"[1]", JSON),
         infer("text not decoded", ECHO, b"text", "text/plain"),
@@ -172,17 +173,16 @@ LIMITS = Scenario(
 )
 
 HOST = b"Host: localhost\r\n"
-AMBIGUOUS = "400: proxies in front of us might read it otherwise"
-NO_PATH = "4XX: TorchServe's own error shows"
-ROOMY = "our limit is 64 KiB"
+AMBIGUOUS = "ambiguous-requests", 400
 MALFORMED = Scenario(
     "malformed requests",
     archives=("echo",),
     models=("echo.mar",),
     config={"default_workers_per_model": "1"},
     cases=[
-        infer(title, ECHO, raw=raw, deliberate=why)
-        for title, raw, why in (
+        infer(title, ECHO, raw=raw, deliberate=on_purpose and on_purpose[0],
+              our_status=on_purpose and on_purpose[1])
+        for title, raw, on_purpose in (
             ("length that is no number", b"POST /ping HTTP/1.1\r\nContent-Length: x\r\n\r\n", None),
             ("negative length", b"POST /ping HTTP/1.1\r\nContent-Length: -1\r\n\r\n", AMBIGUOUS),
             ("two lengths", b"POST /ping HTTP/1.1\r\n" + HOST +
@@ -204,18 +204,22 @@ MALFORMED = Scenario(
             ("another protocol", b"GET /ping FTP/1.1\r\n\r\n", AMBIGUOUS),
             ("no host", b"GET /ping HTTP/1.1\r\n\r\n", None),
             ("whole url", b"GET http://localhost/ping?a=1 HTTP/1.1\r\n\r\n",
-             "its path counts, as HTTP demands; TorchServe: 404"),
-            ("path without a slash", b"GET ping HTTP/1.1\r\n\r\n", NO_PATH),
-            ("method in small letters", b"get /ping HTTP/1.1\r\n\r\n", AMBIGUOUS),
+             ("whole-urls", 200)),
+            ("path without a slash", b"GET ping HTTP/1.1\r\n\r\n", ("no-path", 400)),
+            ("method in small letters", b"get /ping HTTP/1.1\r\n\r\n",
+             ("unknown-methods", 400)),
             ("empty lines first", b"\r\n\r\nGET /ping HTTP/1.1\r\n\r\n", None),
             ("line feeds alone", b"GET /ping HTTP/1.1\nHost: localhost\n\n", AMBIGUOUS),
             ("null in the path", b"GET /ping%00 HTTP/1.1\r\n\r\n", None),
             ("bytes in the path", b"GET /p\xc3\xa4 HTTP/1.1\r\n\r\n", AMBIGUOUS),
-            ("long path", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", ROOMY),
-            ("long header", b"GET /ping HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n", ROOMY),
+            ("long path", b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n",
+             ("roomy-heads", 404)),
+            ("long header", b"GET /ping HTTP/1.1\r\nX: " + b"a" * 9000 + b"\r\n\r\n",
+             ("roomy-heads", 200)),
             ("upgrade",
              b"GET /ping HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", None),
-            ("connect", b"CONNECT localhost:80 HTTP/1.1\r\n\r\n", NO_PATH),
+            ("connect", b"CONNECT localhost:80 HTTP/1.1\r\n\r\n",
+             ("no-path", 405)),
             ("trace", b"TRACE /ping HTTP/1.1\r\n\r\n", None),
         )
     ],

@@ -195,7 +195,7 @@ DESCRIPTIONS = Scenario(
               ("OPTIONS", "/invocations"), ("OPTIONS", "/invocations?model_name=echo"),
               ("OPTIONS", "/unknown"))),
         infer("OPTIONS *", "*", method="OPTIONS",
-              deliberate="405, as for any path that is none: TorchServe's own error shows"),
+              deliberate="no-path", our_status=405),
         *(manage(f"{method} {path} on management", method, path)
           for method, path in (
               ("OPTIONS", "/"), ("OPTIONS", "/models/echo"), ("OPTIONS", "/models/echo/9.9"),

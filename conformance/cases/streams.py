@@ -20,7 +20,8 @@ def after_a_code(way: str) -> tuple[Case, Case]:
             f"answer after stream {way}",
             "/predictions/streams/1.0/none",
             b"x",
-            deliberate="the worker lives, and the next request is answered",
+            deliberate="codes-in-streams",
+            our_status=200,
         ),
     )
 
@@ -42,19 +43,32 @@ STREAMS = Scenario(
             "stream status-404",
             "/predictions/streams/1.0/status-404",
             b"x",
-            deliberate="all pieces arrive: TorchServe resets the connection behind the head",
+            deliberate="pieces-of-errors",
         ),
         infer(
             "stream newline-header",
             "/predictions/streams/1.0/newline-header",
             b"x",
-            deliberate="503: TorchServe lets the value add a header of its own",
+            deliberate="header-injection",
+            our_status=503,
         ),
         infer(
             "stream unknown-request",
             "/predictions/streams/1.0/unknown-request",
             b"x",
-            deliberate="503, and the worker lives",
+            deliberate="pieces-for-nobody",
+            our_status=503,
+        ),
+        *(
+            infer(
+                f"stream {way}",
+                f"/predictions/streams/1.0/{way}",
+                b"x",
+                deliberate="last-piece-first",
+                our_status=200,
+                timeout_s=3,
+            )
+            for way in ("says-true", "says-false")
         ),
         *(
             case
@@ -79,7 +93,8 @@ STREAM_BATCHES = Scenario(
             "batch after a code",
             "/predictions/stream_batches/1.0/none",
             batch_of=2,
-            deliberate="the worker lives, and the next batch is answered",
+            deliberate="codes-in-streams",
+            our_status=200,
         ),
         *(
             infer(

@@ -13,8 +13,6 @@ from conformance.case import (
     manage,
 )
 
-TOKENIZER = "TorchServe takes every request with /token in it for one that renews a key"
-
 KEYS = Scenario(
     "keys",
     archives=("echo",),
@@ -88,12 +86,13 @@ KEYS = Scenario(
             body=b'{"type": "inference"}',
         ),
         *(
-            manage(f"/token {label}", "GET", path, headers=headers, deliberate=TOKENIZER)
-            for label, path, headers in (
-                ("in a model's name", "/models/tokenizer", (MANAGING,)),
-                ("in the query", "/models?x=/token", (MANAGING,)),
-                ("in a header", "/models", (MANAGING, ("X", "a/token"))),
-                ("at the end", "/x/token?type=inference", (RENEWING,)),
+            manage(f"/token {label}", "GET", path, headers=headers,
+                   deliberate="models-named-token", our_status=status)
+            for label, path, headers, status in (
+                ("in a model's name", "/models/tokenizer", (MANAGING,), 404),
+                ("in the query", "/models?x=/token", (MANAGING,), 200),
+                ("in a header", "/models", (MANAGING, ("X", "a/token")), 200),
+                ("at the end", "/x/token?type=inference", (RENEWING,), 400),
             )
         ),
     ],
