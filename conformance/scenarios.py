@@ -2,6 +2,7 @@
 
 from conformance.case import Scenario
 from conformance.cases import (
+    configuration,
     envelopes,
     handlers,
     lifecycle,
@@ -25,4 +26,5 @@ SCENARIOS: list[Scenario] = [
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,
     *tokens.SCENARIOS,
+    *configuration.SCENARIOS,
 ]
