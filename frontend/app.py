@@ -116,6 +116,10 @@ class Api:
         job.when_answered(partial(self._finish, self._inference, exchange, call, job))
         return True
 
+    def refused(self, status: int) -> None:
+        """The connection itself answered what was no request."""
+        self._metrics.response(status)
+
     def _finish(
         self,
         inference: Inference,

@@ -25,6 +25,9 @@ prediction goes through ASGI. Where keys are asked for, `frontend/authorization.
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
+Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
+`runtime/tls_files.py` where its certificate and key come from.
+
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
 `frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.

@@ -110,6 +110,7 @@ class Server:
         snapshots: bool = False,
         restart: "Server | None" = None,
         asks_for_keys: bool = False,
+        inference_scheme: str = "http",
     ) -> None:
         """`restart` is one that has ended: this one has its addresses, from its snapshot."""
         self.workdir = workdir
@@ -119,6 +120,7 @@ class Server:
         self.inference, self.management, self.metrics = (
             f"http://127.0.0.1:{port}" for port in ports
         )
+        self.inference = f"{inference_scheme}://127.0.0.1:{ports[0]}"
         addresses = zip(
             ("inference_address", "management_address", "metrics_address"),
             (self.inference, self.management, self.metrics),
@@ -246,18 +248,19 @@ class Server:
 @pytest.fixture
 def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; at the end they stop, and must leave no process and no file."""
-    yield from servers_below(tmp_path)
+    with _servers(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")
-def shared_server_factory(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[..., Server]]:
-    """The same for servers that the tests of a module have in common."""
-    yield from servers_below(tmp_path_factory.mktemp("servers"))
+def shared_server_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same, for servers that all tests of a module ask."""
+    with _servers(tmp_path_factory.mktemp("servers")) as start:
+        yield start
 
 
-def servers_below(root: Path) -> Iterator[Callable[..., Server]]:
+@contextlib.contextmanager
+def _servers(root: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
@@ -272,6 +275,7 @@ def servers_below(root: Path) -> Iterator[Callable[..., Server]]:
         restart: Server | None = None,
         is_expected_to_start: bool = True,
         asks_for_keys: bool = False,
+        inference_scheme: str = "http",
     ) -> Server:
         workdir = (home or root) / f"server{len(servers)}"
         workdir.mkdir()
@@ -286,6 +290,7 @@ def servers_below(root: Path) -> Iterator[Callable[..., Server]]:
             snapshots,
             restart,
             asks_for_keys,
+            inference_scheme,
         )
         servers.append(server)
         if is_expected_to_start:
