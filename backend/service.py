@@ -5,6 +5,7 @@ that no reply can hold is a `ProtocolViolation`, which ends the worker as in Tor
 Payloads are never logged.
 """
 
+import io
 import json
 import logging
 import os
@@ -234,8 +235,12 @@ def _read_model_config(model_dir: Path, manifest: dict[str, Any] | None) -> dict
     name = ((manifest or {}).get("model") or {}).get("configFile")
     if not name:
         return {}
-    with open(model_dir / name, encoding="utf-8") as file:
-        config = yaml.safe_load(file)
+    text = (model_dir / name).read_text("utf-8")
+    try:
+        # From a stream, because PyYAML's errors quote a text, which may be a secret.
+        config = yaml.safe_load(io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no yaml: {error}") from error
     return config if isinstance(config, dict) else {}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent / "post.lua"
+REQUESTS_SCRIPT = SCRIPT.with_name("requests.lua")
 MARK = "RESULT "
 GRACE_S = 30  # for wrk to end by itself after its round
 
@@ -23,6 +24,7 @@ class LoadResult:
     p50_ms: float
     p99_ms: float
     errors: dict[str, int]  # only those that happened, by wrk's name for them
+    bytes_read: int = 0  # heads included; requests.lua counts them
 
     @property
     def requests_per_s(self) -> float:
@@ -33,8 +35,21 @@ def run_wrk(
     url: str, payload: Path, content_type: str, connections: int, seconds: int
 ) -> LoadResult:
     """One round. Its errors are counted, not raised: the caller decides what they spoil."""
+    return _run(SCRIPT, url, [str(payload), content_type], connections, seconds)
+
+
+def run_requests(
+    url: str, requests: Path, bytes_of_each: int, connections: int, seconds: int
+) -> LoadResult:
+    """One round of whole requests from a file; where they are too few it starts again."""
+    return _run(REQUESTS_SCRIPT, url, [str(requests), str(bytes_of_each)], connections, seconds)
+
+
+def _run(
+    script: Path, url: str, arguments: list[str], connections: int, seconds: int
+) -> LoadResult:
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
-    command += ["-s", str(SCRIPT), url, "--", str(payload), content_type]
+    command += ["-s", str(script), url, "--", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE_S)
     if run.returncode != 0:
         raise LoadFailed(f"{' '.join(command)}: {(run.stderr or run.stdout).strip()}")
@@ -56,5 +71,6 @@ def parse(output: str) -> LoadResult:
         duration_s=counted["duration_us"] / 1e6,
         p50_ms=counted["p50_us"] / 1e3,
         p99_ms=counted["p99_us"] / 1e3,
+        bytes_read=counted.get("bytes", 0),
         errors={kind: count for kind, count in counted["errors"].items() if count},
     )

@@ -13,12 +13,12 @@ VERSIONS = (
 )
 
 
-def describe(root: Path, our_python: Path, reference_python: Path) -> dict[str, str]:
+def describe(root: Path, our_python: Path, reference_python: Path | None = None) -> dict[str, str]:
     """Names and values for people, in the order to print them."""
     cpu = _fields(Path("/proc/cpuinfo"))
     memory_kb = int(_fields(Path("/proc/meminfo"))["MemTotal"].split()[0])
     flags = cpu.get("flags", "").split()
-    return {
+    described = {
         "Date": time.strftime("%Y-%m-%d %H:%M"),
         "Processor": cpu.get("model name", platform.machine()),
         "Cores": f"{len(os.sched_getaffinity(0))}, with {', '.join(_present(flags))}",
@@ -26,8 +26,10 @@ def describe(root: Path, our_python: Path, reference_python: Path) -> dict[str, 
         "System": f"{platform.system()} {platform.release()}",
         "Load before": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "Torchkeep": f"{_commit(root)}, {_runtime(our_python)}",
-        "TorchServe": f"0.12.0, {_runtime(reference_python)}",
     }
+    if reference_python is not None:
+        described["TorchServe"] = f"0.12.0, {_runtime(reference_python)}"
+    return described
 
 
 def _present(flags: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +58,16 @@ class Server:
         if status != 200:
             raise ServerFailed(f"{self.product.name}: POST {path} answered {status}: {body!r}")
         return body
+
+    def ask(self, path: str, body: bytes, content_type: str) -> tuple[int, str, bytes]:
+        """Status, content type and body of whatever the answer is."""
+        return _answer(self.inference, "POST", path, body, {"Content-Type": content_type})
+
+    def get_json(self, path: str) -> Any:
+        status, body = _request(self.inference, "GET", path)
+        if status != 200:
+            raise ServerFailed(f"{self.product.name}: GET {path} answered {status}: {body!r}")
+        return json.loads(body)
 
     def first_answer(self, model: str, payload: bytes) -> float:
         """Seconds from the start of the process to the first 200."""
@@ -140,18 +150,27 @@ class Server:
 
 
 @contextmanager
-def running(product: Product, store: Path, model: str, python_path: str) -> Iterator[Server]:
+def running(
+    product: Product, store: Path, model: str, python_path: str, options: Sequence[str] = ()
+) -> Iterator[Server]:
     """A server with one model, on free ports, with every file of its own in a directory."""
     with TemporaryDirectory(prefix="bench-") as directory:
         work_dir = Path(directory)
-        server = _start(product, store, model, python_path, work_dir)
+        server = _start(product, store, model, python_path, options, work_dir)
         try:
             yield server
         finally:
             _stop(server.process)
 
 
-def _start(product: Product, store: Path, model: str, python_path: str, work_dir: Path) -> Server:
+def _start(
+    product: Product,
+    store: Path,
+    model: str,
+    python_path: str,
+    options: Sequence[str],
+    work_dir: Path,
+) -> Server:
     inference, management, metrics, *grpc = (f"127.0.0.1:{port}" for port in free_ports(5))
     lines = [f"inference_address=http://{inference}", f"management_address=http://{management}"]
     lines.append(f"metrics_address=http://{metrics}")
@@ -166,7 +185,7 @@ def _start(product: Product, store: Path, model: str, python_path: str, work_dir
     log = work_dir / "server.log"
     command = [str(product.torchserve), "--start", "--foreground", "--ncs"]
     command += ["--disable-token-auth", "--ts-config", str(config), "--model-store", str(store)]
-    command += ["--models", f"{model}={model}.mar"]
+    command += ["--models", f"{model}={model}.mar", *options]
     with log.open("wb") as output:
         started_at = time.perf_counter()
         process = subprocess.Popen(
@@ -237,10 +256,21 @@ def _request(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
+    status, _, answer = _answer(address, method, path, body, headers)
+    return status, answer
+
+
+def _answer(
+    address: str,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str] | None,
+) -> tuple[int, str, bytes]:
     connection = http.client.HTTPConnection(address, timeout=SCALE_LIMIT_S)
     try:
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.headers.get("content-type", ""), response.read()
     finally:
         connection.close()

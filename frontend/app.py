@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from torchkeep.frontend.api_keys import ApiKeys, KeyKind
+from torchkeep.frontend.attestation import Attestation, Attestor
 from torchkeep.frontend.authorization import KeyCheck, KeyRenewal
 from torchkeep.frontend.call import Call, ClientGone
 from torchkeep.frontend.errors import (
@@ -37,8 +38,10 @@ from torchkeep.frontend.openapi import (
     shared_document,
 )
 from torchkeep.frontend.piece_stream import ClientTooSlow
+from torchkeep.frontend.plugin_endpoints import PluginEndpoints
 from torchkeep.frontend.prometheus import TEXT_TYPE
 from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import (
     Cors,
     Reply,
@@ -61,6 +64,11 @@ class ApiSettings:
     is_open_inference_enabled: bool = False
     cors: Cors = field(default_factory=Cors)
     keys: ApiKeys | None = None  # None: nobody needs one
+    attestor: Attestor | None = None  # None: this machine is no TEE
+    # What plugins add, for each port.
+    inference_plugins: PluginEndpoints | None = None
+    management_plugins: PluginEndpoints | None = None
+    opener: RequestOpener | None = None  # None: nobody could know the keys for it
 
 
 class Router(Protocol):
@@ -78,6 +86,7 @@ class Api:
         self._routers = routers
         self._inference = next((one for one in routers if isinstance(one, Inference)), None)
         self._check = next((one for one in routers if isinstance(one, KeyCheck)), None)
+        self._plugins = next((one for one in routers if isinstance(one, PluginEndpoints)), None)
         self._metrics = metrics
         self.cors_headers = cors.as_headers()
 
@@ -93,12 +102,16 @@ class Api:
         if self._check is not None and not self._check.admits(call):
             return False
         try:
+            if self._plugins is not None and self._plugins.owns(call):
+                return False
             job = self._inference.submit(call, exchange.request_body)
         except Exception as error:
             self._respond(exchange, call, self._failure(call, error))
             return True
         if job is None:
             return False
+        if call.envelope is not None:
+            exchange.request_body = b""  # it is opened: why hold it while the answer is made?
         exchange.on_disconnect = job.cancel
         job.when_answered(partial(self._finish, self._inference, exchange, call, job))
         return True
@@ -125,9 +138,12 @@ class Api:
             self._respond(exchange, call, reply)
 
     def _respond(self, exchange: Exchange, call: Call, reply: Reply) -> None:
+        status = reply.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose(reply)
         headers = with_common_headers(reply, call.request_id, self.cors_headers)
         exchange.respond(reply.status, reply.reason, headers, reply.body)
-        self._metrics.response(reply.status)
+        self._metrics.response(status)
 
     async def _send_rest(
         self, call: Call, reply: StreamedReply, _scope: Scope, _receive: Receive, send: Send
@@ -146,13 +162,18 @@ class Api:
         if isinstance(reply, StreamedReply):
             await self._send_stream(call, reply, send)
             return
+        status = reply.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose(reply)
         await send(self._start(call, reply))
         await send(_body(reply.body, is_last=True))
-        self._metrics.response(reply.status)
+        self._metrics.response(status)
 
     def _failure(self, call: Call, error: Exception) -> Reply:
         if not is_meant_for_client(error):
             log.error("%s: unexpected error", call.request_id, exc_info=error)
+        if call.envelope is not None:
+            call.envelope.model = None  # it is not the model that answers
         return error_reply(error)
 
     def _start(self, call: Call, reply: Reply) -> dict[str, Any]:
@@ -163,10 +184,13 @@ class Api:
         return start
 
     async def _send_stream(self, call: Call, reply: StreamedReply, send: Send) -> None:
+        status = reply.first.status
+        if call.envelope is not None:
+            reply = call.envelope.enclose_stream(reply)
         async with aclosing(reply.rest):
             await send(self._start(call, reply.first))
             await send(_body(reply.first.body, is_last=False))
-            self._metrics.response(reply.first.status)
+            self._metrics.response(status)
             try:
                 async for piece, is_last in reply.rest:
                     await send(_body(piece, is_last))
@@ -226,8 +250,10 @@ def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettin
     """What listens on `inference_address`."""
     routers: list[Router] = [
         ApiDescription(inference_document()),  # which needs no key
+        *_attestation(settings),  # nor this: whoever has yet to trust us shows none
         *_checks(settings.keys, "inference"),
-        Inference(registry, metrics),
+        *_plugins(settings.inference_plugins),
+        Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
     ]
     return Api(routers, metrics, settings.cors)
@@ -239,6 +265,7 @@ def management_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSetti
         ApiDescription(management_document()),
         *_renewal(settings.keys),
         *_checks(settings.keys, "management"),
+        *_plugins(settings.management_plugins),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     return Api(routers, metrics, settings.cors)
@@ -257,16 +284,23 @@ def shared_app(
     # TorchServe asks for both keys in one header, which nobody can show.
     routers: list[Router] = [
         ApiDescription(shared_document()),
+        *_attestation(settings),
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
-        Inference(registry, metrics),
+        *_plugins(settings.inference_plugins),
+        Inference(registry, metrics, settings.opener),
         *_open_inference(settings),
         *_checks(keys, "management"),
+        *_plugins(settings.management_plugins),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
     ]
     if with_metrics:
         routers.append(MetricsPage(metrics))
     return Api(routers, metrics, settings.cors)
+
+
+def _attestation(settings: ApiSettings) -> list[Router]:
+    return [] if settings.attestor is None else [Attestation(settings.attestor)]
 
 
 def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:
@@ -275,6 +309,10 @@ def _checks(keys: ApiKeys | None, *kinds: KeyKind) -> list[Router]:
 
 def _renewal(keys: ApiKeys | None) -> list[Router]:
     return [] if keys is None else [KeyRenewal(keys)]
+
+
+def _plugins(endpoints: PluginEndpoints | None) -> list[Router]:
+    return [] if endpoints is None else [endpoints]
 
 
 def _open_inference(settings: ApiSettings) -> list[OpenInference]:

@@ -4,15 +4,16 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
 from starlette.types import Receive, Scope
 
+from torchkeep.frontend.envelope import Envelope
 from torchkeep.frontend.errors import BadEscape, BadRequest
 from torchkeep.frontend.exchange import EXCHANGE, Exchange
-from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.responses import Header, new_request_id
 
 log = logging.getLogger("torchkeep.frontend")
@@ -21,6 +22,14 @@ MAX_QUERY_FIELDS = 1000
 BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
 QUERY_FIELD = re.compile(rb"[^&;]+")
 JAVA_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+
+
+class Cancellable(Protocol):
+    """What is done for a client: a job, or a task."""
+
+    def cancel(self) -> object:
+        """Nobody waits for it any more."""
+        ...
 
 
 class ClientGone(Exception):
@@ -36,6 +45,7 @@ class Call:
         self.request_id = new_request_id()
         self.started = time.perf_counter()
         self.model_name = ""  # of the model that answers, once a route has found it
+        self.envelope: Envelope | None = None  # what its answer is put into
         self._receive = receive
         self._segments: list[str] | None = None
 
@@ -121,6 +131,15 @@ class Call:
         text = self.query.get(name)
         return default if text is None else text.lower() == "true"
 
+    def unseal(self, headers: Sequence[Header], query: str) -> None:
+        """Go on with what was sealed, in place of what a proxy could see and change."""
+        self.scope = {
+            **self.scope,
+            "headers": [(name.lower(), value) for name, value in headers],
+            "spelled_headers": headers,
+            "query_string": query.encode(),
+        }
+
     async def body(self) -> bytes:
         """The whole body; our protocol hands it over in one piece and within its limit."""
         message: Any = await self._receive()
@@ -134,7 +153,7 @@ class Call:
             chunks.append(message.get("body", b""))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def abandons(self, job: Job) -> "Abandoning":
+    def abandons(self, job: Cancellable) -> "Abandoning":
         """Cancel the job, and leave the block with ClientGone, when the client disconnects.
 
         The protocol calls us back, which costs nothing, where waiting for
@@ -164,7 +183,7 @@ class Abandoning:
 
     __slots__ = ("_exchange", "_job")
 
-    def __init__(self, job: Job, exchange: Exchange | None) -> None:
+    def __init__(self, job: Cancellable, exchange: Exchange | None) -> None:
         self._job = job
         self._exchange = exchange
 

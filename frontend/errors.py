@@ -11,6 +11,7 @@ from torchkeep.modelstore.errors import (
     DownloadFailed,
     FileAlreadyExists,
     InvalidArchive,
+    InvalidUrl,
     KeyUnavailable,
     ModelStoreError,
     NoRoomInMemory,
@@ -115,6 +116,44 @@ class ModelWaits(ServiceUnavailable):
         super().__init__(f'Model "{name}" is not ready: it waits for its key.')
 
 
+class SealedRequestInvalid(RequestError):
+    """What is called a sealed request does not open here; it is not said why."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(
+            message
+            or "The sealed request does not open: it was changed on its way, or sealed for another "
+            "method, path, model or version."
+        )
+
+
+class UnknownHpkeKey(RequestError):
+    """The request is sealed for another process, perhaps for this server before it restarted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request is sealed for a key that this server does not have: ask for its key at "
+            "/attestation, and seal it anew."
+        )
+
+
+class StaleRequest(RequestError):
+    """The sealed request is from too long ago, or from the future."""
+
+    def __init__(self, age_s: float, window_s: float) -> None:
+        super().__init__(
+            f"The sealed request is {age_s:.0f} s old by the clock of this server, where "
+            f"{window_s:.0f} s either way are allowed: set the clock, and seal it anew."
+        )
+
+
+class ReplayedRequest(RequestError):
+    """The sealed request has come before."""
+
+    def __init__(self) -> None:
+        super().__init__("The sealed request has come before: seal each one anew.")
+
+
 class InternalServerError(RequestError):
     """The server failed; the text is fit for the client."""
 
@@ -127,11 +166,15 @@ class JsonSyntaxError(RequestError):
     """A JSON body that cannot be read as the parameters it should hold."""
 
 
+class MalformedForm(RequestError):
+    """A form that can be taken apart, but one of its fields cannot be read."""
+
+
 class IndexOutOfBounds(RequestError):
     """A negative number of workers. TorchServe counts an array down with it."""
 
     def __init__(self, index: int) -> None:
-        super().__init__(f"Index {index} out of bounds for length 0")
+        super().__init__(f"Index {index} out of bounds for length 0 : max_worker must be 0 or more")
 
 
 class BadEscape(RequestError):
@@ -189,9 +232,15 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     ServiceUnavailable: (503, "ServiceUnavailableException"),
     ModelWaits: (503, "ServiceUnavailableException"),
     InvalidModelVersion: (403, "InvalidModelVersionException"),
+    SealedRequestInvalid: (400, "SealedRequestException"),
+    UnknownHpkeKey: (421, "UnknownKeyException"),
+    StaleRequest: (400, "StaleRequestException"),
+    ReplayedRequest: (409, "ReplayedRequestException"),
     BadEscape: (403, "IllegalArgumentException"),
+    InvalidUrl: (403, "IllegalArgumentException"),
     NoRequestBody: (500, "NullPointerException"),
     JsonSyntaxError: (500, "JsonSyntaxException"),
+    MalformedForm: (500, "ErrorDataDecoderException"),
     IndexOutOfBounds: (500, "IndexOutOfBoundsException"),
     FileAlreadyExists: INTERNAL,
     UnreadableArchive: INTERNAL,

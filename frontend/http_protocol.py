@@ -54,6 +54,7 @@ class Limits:
     head_s: float = 60.0
     body_s: float = 60.0  # without progress, of a request or of an answer
     keep_alive_s: float = 300.0
+    handshake_s: float = 30.0  # of TLS, from the first moment of a connection
     drain_grace_s: float = 0.5  # an idle connection's last chance to send, when we stop
 
 
@@ -189,6 +190,8 @@ class HttpProtocol(HttpToolsProtocol):
         elif lower == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
             self._expects_more = not self.expect_100_continue
+            if self.expect_100_continue:
+                return  # TorchServe: it is met here, and no handler sees it
         self._spelled.append((name, value))
         self.headers.append((lower, value))
 

@@ -11,6 +11,7 @@ from torchkeep.frontend.openapi import model_document
 from torchkeep.frontend.parsing import read_input
 from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import (
     Reply,
     StreamedReply,
@@ -26,9 +27,12 @@ from torchkeep.runtime.messages import Body, Prediction, RequestInput
 class Inference:
     """The routes that end in a prediction, and the one that says whether any can."""
 
-    def __init__(self, registry: ModelRegistry, metrics: Metrics) -> None:
+    def __init__(
+        self, registry: ModelRegistry, metrics: Metrics, opener: RequestOpener | None = None
+    ) -> None:
         self._registry = registry
         self._metrics = metrics
+        self._opener = opener  # None: nothing can be sealed, nor signed
 
     def route(self, call: Call) -> Awaitable[Reply | StreamedReply] | None:
         """TorchServe: by segments alone; every method, HEAD too, runs inference."""
@@ -75,7 +79,9 @@ class Inference:
         )
         return prediction_reply(outcome)
 
-    def _submit(self, call: Call, body: bytes, target: Target) -> Job:
+    def _submit(self, call: Call, body: Body, target: Target) -> Job:
+        if self._opener is not None:
+            body = self._opener.open(call, target, body)
         name, version = target.name, target.version
         model = None if name is None else self._registry.get(name, version)
         query = call.query_fields if target.takes_query else ()
@@ -84,6 +90,8 @@ class Inference:
             name = self._invoked(call, request_input)
             model = self._registry.get(name)
         call.model_name = name
+        if call.envelope is not None:
+            call.envelope.model = model.claim
         self._metrics.inference_request(name, version or "default")
         return model.submit(request_input, version)
 

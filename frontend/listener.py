@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import os
 import select
 import socket
+import ssl
 from collections.abc import Generator
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from torchkeep.frontend.http_protocol import HttpProtocol, Limits, ListenerState
+from torchkeep.frontend.tls_transport import TlsConnection
 from torchkeep.runtime.address import Address
 from torchkeep.runtime.logs import AccessLog
 
@@ -28,7 +31,12 @@ class Listener(uvicorn.Server):
     """
 
     def __init__(
-        self, app: ASGIApp, address: Address, limits: Limits, access_log: AccessLog | None = None
+        self,
+        app: ASGIApp,
+        address: Address,
+        limits: Limits,
+        access_log: AccessLog | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -39,7 +47,7 @@ class Listener(uvicorn.Server):
                 loop="none",
                 lifespan="off",
                 ws="none",
-                http=cast(type[asyncio.Protocol], HttpProtocol),
+                http=cast(type[asyncio.Protocol], self._protocol),
                 interface="asgi3",
                 log_config=None,
                 access_log=False,
@@ -51,9 +59,12 @@ class Listener(uvicorn.Server):
             )
         )
         self.address = address
+        self._tls = tls
         self._state = ListenerState(limits, access_log)
         self.server_state = self._state
         self._is_started = asyncio.Event()
+        self._is_ending = asyncio.Event()
+        self._inode = 0  # of the unix socket
 
     @property
     def port(self) -> int:
@@ -68,13 +79,29 @@ class Listener(uvicorn.Server):
     def begin_drain(self) -> None:
         """Answer what has been accepted, take nothing more, then let `serve()` return."""
         self.should_exit = True
+        self._is_ending.set()
+
+    def _protocol(self, **options: Any) -> asyncio.Protocol:
+        """What uvicorn makes for each connection."""
+        if self._tls is None:
+            return HttpProtocol(**options)
+        return TlsConnection(self._tls, self._state, lambda: HttpProtocol(**options))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def main_loop(self) -> None:
+        # uvicorn's would wake up ten times a second, for headers that we do not send.
+        await self._is_ending.wait()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.address.is_unix:
+            # TorchServe: as the umask has it. uvicorn lets every user of the machine in.
+            os.umask(mask := os.umask(0o077))
+            os.chmod(self.address.path, 0o777 & ~mask)
+            self._inode = os.stat(self.address.path).st_ino
         self._is_started.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,9 +110,16 @@ class Listener(uvicorn.Server):
         await self._empty_backlog()
         for server in self.servers:
             server.close()
+        self._remove_socket()
         for _ in range(SETTLE_TURNS):
             await asyncio.sleep(0)
         await super().shutdown(sockets)
+
+    def _remove_socket(self) -> None:
+        """TorchServe: a unix socket goes with its server, unless another took the place."""
+        with contextlib.suppress(OSError):
+            if self._inode and os.stat(self.address.path).st_ino == self._inode:
+                os.unlink(self.address.path)
 
     async def _empty_backlog(self) -> None:
         """Closing a socket resets whoever still waits to be accepted, so accept them first.

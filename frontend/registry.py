@@ -20,10 +20,11 @@ from torchkeep.frontend.errors import (
     ModelWaits,
     NoVirtualEnvironment,
 )
+from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES, leaves_directory
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -35,6 +36,7 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+UNLIMITED_S = 2**31 - 1  # Java's largest integer, which a description shows
 REGISTER_ERRORS = (
     InvalidModel,
     ConflictStatus,
@@ -58,6 +60,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    s3_sse_kms: bool = False  # the download is signed
     loaded_at_startup: bool = False
 
 
@@ -73,6 +76,7 @@ class ModelDefaults:
     handler: str | None = None
     envelope: str = ""
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    has_time_limits: bool = True
 
 
 class ModelRegistry:
@@ -84,8 +88,10 @@ class ModelRegistry:
         ground: WorkerGround,
         defaults: ModelDefaults,
         installer: Installer,
+        events: ModelEvents | None = None,
     ) -> None:
         self._store = store
+        self._events = events
         self._ground = ground
         self._defaults = defaults
         self._installer = installer
@@ -175,12 +181,22 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name, wait)
+        _check_printable("model_name", registration.model_name)
+        _check_printable("handler", registration.handler)
+        if leaves_directory((registration.handler or "").partition(":")[0]):
+            raise BadRequest(
+                f"Parameter handler leaves the model directory: {registration.handler}"
+            )
+        model_dir = await self._store.open(
+            registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
+        )
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
             # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
+            if self._events is not None:
+                await self._events.record(spec.name, spec.version, model_dir.digest)
             self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()
@@ -317,7 +333,10 @@ class ModelRegistry:
         if not name and asked.loaded_at_startup:
             name = default_model_name(asked.url)
         if not name:
-            raise InvalidModel("Model name is not defined.")
+            raise InvalidModel(
+                f"Model name is not defined. Neither model_name nor {MANIFEST_PATH} in the "
+                "archive says one: is it packed by torch-model-archiver?"
+            )
         version = manifest.model_version
         configured = defaults.models.get(name, {}).get(version, {})
         # TorchServe: with a config file in the archive, the timeouts of the API and of the
@@ -334,6 +353,8 @@ class ModelRegistry:
             startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
                 asked.startup_timeout, defaults.startup_timeout_s
             )
+        if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
+            response_timeout_s = startup_timeout_s = UNLIMITED_S
         min_workers, max_workers = self._workers(asked, model_dir, configured)
         # TorchServe: a time after which sequences end is enough for these to be described
         has_sequences = config.sequence_batching or config.sequence_max_idle_ms > 0
@@ -344,12 +365,16 @@ class ModelRegistry:
         if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
             delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
             delay_ms = delay_ms or 100
+        runtime = asked.runtime or manifest.runtime
+        preferred = configured.get("runtimeType")
         return ModelSpec(
             name=name,
             version=version,
             url=asked.url,
             handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
-            runtime=asked.runtime or manifest.runtime,
+            runtime=runtime,
+            # TorchServe: the `models` JSON comes first, and is not described.
+            worker_runtime=preferred if preferred in RUNTIMES else runtime,
             envelope=defaults.envelope,
             batch_size=batch_size,
             max_batch_delay_ms=delay_ms,
@@ -398,6 +423,12 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _check_printable(parameter: str, value: str | None) -> None:
+    """As in a manifest: such a name would break the lines of a log."""
+    if value and not value.isprintable():
+        raise BadRequest(f"Parameter {parameter} holds control characters: {value!r}")
 
 
 def _warn_of(name: str, model_dir: ModelDir) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torchkeep.frontend.worker_users import (
     SYS_NICE,
@@ -27,6 +28,16 @@ class SandboxPolicy:
     layers: KernelLayers = field(default_factory=kernel_layers)
     users: WorkerUsers | None = None  # where the server is root and can give them
     warnings: Sequence[str] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What a client may want to know of it, and a digest of the configuration covers."""
+        return {
+            "level": self.level or "strict for sealed models, else standard",
+            "allows_network": self.allows_network,
+            "handler_log": self.handler_log or "memory in strict, else console",
+            "kernel": self.layers.describe(),
+            "has_own_users": self.users is not None,
+        }
 
     @property
     def may_pin(self) -> bool:

@@ -18,6 +18,7 @@ from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
+from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.messages import InputShape, Load, RequestInput
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
@@ -32,6 +33,7 @@ class ModelSpec:
     url: str
     handler: str
     runtime: str = "python"
+    worker_runtime: str = "python"  # of the interpreter; `models` JSON may change it
     envelope: str = ""
     batch_size: int = 1
     max_batch_delay_ms: int = 100
@@ -97,7 +99,8 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
-        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        name = f"M-{spec.name}_{spec.version}"
+        interpreter = ground.interpreters.get(spec.worker_runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )
@@ -115,6 +118,11 @@ class ServedModel:
     def is_ready(self) -> bool:
         """True when as many workers as asked for have loaded the model."""
         return sum(worker.is_ready for worker in self.workers) >= self.spec.min_workers
+
+    @property
+    def claim(self) -> ModelClaim:
+        """What it is, for evidence and receipts."""
+        return ModelClaim(self.spec.name, self.spec.version, self.model_dir.digest)
 
     @property
     def healthy_workers(self) -> int:

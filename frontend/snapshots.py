@@ -3,36 +3,44 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.served_model import ModelSpec
+from torchkeep.frontend.side_thread import in_side_thread
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
     Occasion,
     SavedModel,
+    SnapshotStore,
     format_snapshot,
     snapshot_name,
-    write_atomically,
 )
 
 log = logging.getLogger(__name__)
 
+SAVE_LIMIT_S = 5.0  # a store may be a database far away, and clients wait for it
+MAX_SAVES = 8  # under way; more than that would only pile up
+
 
 class Snapshots:
-    """`directory` is None where none are written; `given` are the settings to keep."""
+    """`store` is None where none are kept; `given` are the settings to keep."""
 
     def __init__(
         self,
-        directory: Path | None,
+        store: SnapshotStore | None,
         given: Mapping[str, str],
         source: Path | None,
         registry: ModelRegistry,
+        *,
+        hides_errors: bool = False,
     ) -> None:
-        self._directory = directory
+        """`hides_errors`: the log names the kind of an exception, not its text."""
+        self._store = store
         self._registry = registry
         self._settings = {
             **given,
@@ -44,11 +52,13 @@ class Snapshots:
         }
         if "model_store" in given:
             self._settings.setdefault("workflow_store", given["model_store"])
-        self._is_writable = True
+        self._hides_errors = hides_errors
+        self._is_failing = False
+        self._saving: set[asyncio.Task[None]] = set()
 
     async def save(self, occasion: Occasion) -> None:
-        """Write what is served now. Where that is not possible it is logged once, not raised."""
-        if self._directory is None:
+        """Keep what is served now. Where that is not possible it is logged, not raised."""
+        if self._store is None:
             return
         now = datetime.now()
         name = snapshot_name(now, occasion)
@@ -56,12 +66,28 @@ class Snapshots:
         # What has not got its key yet is to be there after the next start all the same.
         models += [self._saved_waiting(one) for one in self._registry.all_waiting() if one.version]
         text = format_snapshot(name, now, self._settings, models)
-        try:
-            await asyncio.to_thread(write_atomically, self._directory, name, text)
-        except OSError as error:
-            if self._is_writable:
-                log.warning("snapshots cannot be written to %s: %s", self._directory, error)
-            self._is_writable = False
+        if problem := await self._try_to_save(partial(self._store.save, name, text)):
+            if not self._is_failing:  # once, until it works again
+                log.warning("snapshots cannot be written to %s: %s", self._store, problem)
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    async def _try_to_save(self, save: Callable[[], None]) -> str:
+        """What went wrong, or nothing. One that takes too long goes on, and may still succeed."""
+        if len(self._saving) >= MAX_SAVES:
+            return f"{MAX_SAVES} others have not ended yet"
+        saving = asyncio.ensure_future(in_side_thread(save))
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        await asyncio.wait([saving], timeout=SAVE_LIMIT_S)
+        if not saving.done():
+            return f"no answer within {SAVE_LIMIT_S:.0f} s"
+        error = saving.exception()
+        if error is None:
+            return ""
+        kind = type(error).__name__
+        return kind if self._hides_errors else f"{kind}: {error}"
 
     def _saved(self, spec: ModelSpec) -> SavedModel:
         return SavedModel(

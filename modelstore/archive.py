@@ -28,6 +28,9 @@ TAR_ENTRY_BYTES = 2048  # tar: a block, and two or three more for a long name
 MAX_PATH_CHARS = 1024
 PAGE_BYTES = 4096
 GZIP_LENGTH_BYTES = 4  # its last ones
+MAX_REASON_CHARS = 200
+MAR_EXPECTED = "a .mar is a whole zip, as torch-model-archiver packs it"
+TAR_EXPECTED = "what is not called .mar has to be a whole tar, compressed by gzip"
 ZIP_MAGIC = b"PK"
 ZIP_ENCRYPTED = 0x2041  # flags: an entry, by the strong method, the names
 # Ordinary text shrinks a hundredfold and empty weights a thousandfold; below this size that
@@ -58,45 +61,31 @@ class Packed:
     name: str  # for errors
     size: int
     is_zip: bool  # else a tar, compressed by gzip
+    is_secret: bool = False  # sealed: no error may quote it
 
 
 def unpack(
-    archive: Path,
-    url: str,
-    directory: Path,
-    limits: Limits,
-    check_abandoned: Callable[[], None] = lambda: None,
-) -> None:
-    """Unpack `archive`, called `url` in errors, into an existing empty directory.
-
-    `check_abandoned` is called now and then and ends the work by raising.
-    """
-    with _translated(url), archive.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        packed = Packed(file, archive.name, size, archive.name.endswith(".mar"))
-        _unpack(packed, _Target(packed, directory, limits, check_abandoned))
-
-
-def unpack_open(
     packed: Packed,
     url: str,
     directory: Path,
     limits: Limits,
-    check_abandoned: Callable[[], None],
-    check_room: Callable[[int], None],
+    check_abandoned: Callable[[], None] = lambda: None,
+    check_room: Callable[[int], None] | None = None,
 ) -> None:
-    """Like `unpack`, from an open archive; `check_room` gets the bytes that will be needed.
+    """Unpack an open archive, called `url` in errors, into an existing empty directory.
 
-    It is told before the first file is written, and raises where there is no room.
+    `check_abandoned` is called now and then and ends the work by raising. `check_room` is told
+    the bytes that will be needed, before the first file is written, and raises where there is no
+    room.
     """
-    with _translated(url):
+    with _translated(packed, url):
         _unpack(packed, _Target(packed, directory, limits, check_abandoned, check_room))
 
 
 def packed_manifest(packed: Packed, manifest_path: str) -> bytes | None:
     """The manifest in an archive that is not unpacked; None where it has none."""
     finder = _ManifestFinder(packed, manifest_path)
-    with _translated(packed.name):
+    with _translated(packed, packed.name):
         _unpack(packed, finder)
     return finder.manifest
 
@@ -109,7 +98,8 @@ def _unpack(packed: Packed, target: "_Target") -> None:
 
 
 @contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(packed: Packed, url: str) -> Iterator[None]:
+    """Whatever the parsers raise becomes UnreadableArchive; it tells why where we may say so."""
     try:
         yield
     except (
@@ -125,7 +115,11 @@ def _translated(url: str) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
     ) as error:
-        raise UnreadableArchive(url) from error
+        if packed.is_secret:
+            raise UnreadableArchive(url) from error
+        expected = MAR_EXPECTED if packed.is_zip else TAR_EXPECTED
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or "it is damaged"
+        raise UnreadableArchive(url, f"{reason[:MAX_REASON_CHARS]}; {expected}") from error
 
 
 def _unpack_zip(packed: Packed, target: "_Target") -> None:
@@ -235,13 +229,13 @@ class _Target:
         directory: Path,
         limits: Limits,
         check_abandoned: Callable[[], None] = lambda: None,
-        check_room: Callable[[int], None] = lambda needed_bytes: None,
+        check_room: Callable[[int], None] | None = None,
     ) -> None:
         self.name = packed.name
         self.directory = directory
         self.limits = limits
         self.check_abandoned = check_abandoned
-        self.check_room = check_room
+        self.check_room = check_room or (lambda needed_bytes: None)
         self.entries = 0
         self.remaining_bytes = limits.budget(packed.size)
         self.directories: set[tuple[str, ...]] = {()}

@@ -26,11 +26,11 @@ JWS_DOTS = 2
 
 
 class Contents(Protocol):
-    """An archive's bytes. Its `verified` file holds none but those that were checked before."""
+    """An archive's bytes, as the `verified` file has them."""
 
     name: str
     length: int
-    sha256: bytes  # of a sealed archive what its header says, of others once it was verified
+    sha256: bytes  # right once `verified` was left without an error
 
     def verified(
         self, check_abandoned: Callable[[], None]
@@ -87,9 +87,10 @@ def looks_like_archive(start: bytes) -> bool:
 
 def packed(contents: Contents, reader: ChunkReader | IO[bytes]) -> Packed:
     """The verified file of `contents`, as an archive to unpack."""
-    if isinstance(contents, PinnedFile):
-        is_zip = contents.name.endswith(".mar")
-    else:
+    is_secret = not isinstance(contents, PinnedFile)
+    if is_secret:
         is_zip = reader.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         reader.seek(0)
-    return Packed(cast(IO[bytes], reader), contents.name, contents.length, is_zip)
+    else:
+        is_zip = contents.name.endswith(".mar")
+    return Packed(cast(IO[bytes], reader), contents.name, contents.length, is_zip, is_secret)

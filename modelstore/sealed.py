@@ -133,12 +133,8 @@ class SealedFile:
     def key_id(self) -> str:
         return self.header.key_id
 
-    def unlock(self, kek: bytearray, *, is_digest_due: bool = True) -> "UnlockedArchive":
-        """The archive as a reader of its contents; the caller wipes `kek`.
-
-        Who has `kek` could put other chunks behind a header that the owner signed, and only the
-        digest tells. Where nobody signed and nobody trusts the digest, it proves nothing.
-        """
+    def unlock(self, kek: bytearray) -> "UnlockedArchive":
+        """The archive as a reader of its contents; the caller wipes `kek`."""
         header, signed_length = self.header, len(self._preamble) - HEADER_TAG_BYTES
         data_keys = unwrap_key(kek, header.wrapped_key) if len(kek) == KEY_BYTES else None
         if data_keys is None:
@@ -154,7 +150,7 @@ class SealedFile:
             if not hmac.compare_digest(tag, self._preamble[signed_length:]):
                 raise SealBroken(self.name, "its header was changed after it was sealed")
             start = len(self._preamble)
-            return UnlockedArchive(self, start, AESGCM(chunk_key), is_digest_due)
+            return UnlockedArchive(self, start, AESGCM(chunk_key))
         finally:
             for secret in (data_keys, chunk_key, header_key):
                 wipe(secret)
@@ -169,26 +165,22 @@ class SealedFile:
 class UnlockedArchive:
     """The contents of a sealed archive, chunk by chunk, each one checked at each read."""
 
-    def __init__(self, file: SealedFile, start: int, cipher: AESGCM, is_digest_due: bool) -> None:
+    def __init__(self, file: SealedFile, start: int, cipher: AESGCM) -> None:
         self.name = file.name
         self.length = file.header.plaintext_length
         self.sha256 = file.header.plaintext_sha256
         self._file = file
         self._start = start
         self._cipher: AESGCM | None = cipher
-        self._is_digest_due = is_digest_due
 
     @contextlib.contextmanager
     def verified(self, check_abandoned: Callable[[], None] = lambda: None) -> Iterator[ChunkReader]:
         """A seekable file of the contents, in which every chunk was checked once already.
 
-        Their digest takes longer than all else and is computed meanwhile, which hurts nobody:
-        only who has the key can make it wrong. Whoever leaves without an error knows it is right.
+        Who has the key could put other chunks behind a header that the owner signed, and only
+        the digest tells. It takes longer than all else and is computed meanwhile, which hurts
+        nobody: whoever leaves without an error knows it is right.
         """
-        if not self._is_digest_due:
-            self.verify(check_abandoned)
-            yield self.reader()
-            return
         is_over = threading.Event()
         with ThreadPoolExecutor(1) as hasher:
             digest = hasher.submit(self._digest, is_over)

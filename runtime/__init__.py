@@ -7,6 +7,8 @@ frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports
 backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
              `backend/ts-compat` is a path root that holds the `ts` package handlers import.
 modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
+client/      a user's own process: verify a server, then talk to it. Shares claims, quotes,
+             certificates and sealed messages with the server, through runtime/ alone.
 
         runtime/__main__ (roof: parse, compose, run)
           |            |              |
@@ -23,6 +25,9 @@ prediction goes through ASGI. Where keys are asked for, `frontend/authorization.
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
+Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
+`runtime/tls_files.py` where its certificate and key come from.
+
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
 `frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
@@ -33,10 +38,21 @@ Before any code of the model runs, `backend/confine.py` confines the process, as
 `frontend/model_sandbox.py` decided: a cell with a scratch directory, perhaps a user of its own.
 
 A sealed archive: `found.recognise` -> `trust` -> the key, by a `KeySource` (`runtime/keys.py`) ->
-`sealed.SealedFile` -> `archive.unpack_open` into a `memory_place`; `modelstore/janitor.py` outlives
+`sealed.SealedFile` -> `archive.unpack` into a `memory_place`; `modelstore/janitor.py` outlives
 a killed server. While its key is not there the model is a `frontend/waiting_model.py`.
 
-What is served is kept by `frontend/snapshots.py`, for the next start.
+A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` for a quote over
+`runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
+`client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
+
+A sealed request is opened by `frontend/request_opener.py` before anybody reads it, each one once
+(`sealed_requests.py`); its answer, and whoever wants a receipt, gets a `frontend/envelope.py`. The
+bytes of both are `runtime/sealed_messages.py` and `receipts.py`, which `client/` has in common.
+
+What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
+
+A plugin is made of `runtime/plugins.py`, and nothing else of ours; `runtime/plugin_loading.py` runs
+it before there is anything else, and `frontend/plugin_endpoints.py` asks its endpoints.
 
 A log line: `logging`, `AccessLog` or `MetricLog` -> the thread in `runtime/logs.py` -> an outlet
 that `runtime/log_setup.py` chose: `Stdout`, `Files`, `Configured`. What is measured goes to

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ from time import monotonic
 from typing import cast
 
 import uvloop
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
 from torchkeep.frontend.app import (
@@ -30,6 +33,8 @@ from torchkeep.frontend.app import (
     metrics_app,
     shared_app,
 )
+from torchkeep.frontend.attestation import Attestor, ServerIdentity
+from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
@@ -39,9 +44,18 @@ from torchkeep.frontend.metrics_config import (
     MetricsConfigError,
     parse_metrics_config,
 )
+from torchkeep.frontend.model_events import ModelEvents
+from torchkeep.frontend.plugin_endpoints import (
+    PluginEndpoints,
+    check_endpoints,
+    endpoints_of,
+    server_state,
+)
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
+from torchkeep.frontend.sealed_requests import SealedRequests
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.system_metrics import SystemMetrics
@@ -53,24 +67,39 @@ from torchkeep.modelstore.janitor import Janitor
 from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.reach import Reach
+from torchkeep.modelstore.s3_signing import S3Signer
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
+from torchkeep.runtime.address import Address
 from torchkeep.runtime.allocator import with_allocator
-from torchkeep.runtime.command_line import Flags
+from torchkeep.runtime.claims import ModelClaim
+from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
 from torchkeep.runtime.compute import Compute, plan_compute
 from torchkeep.runtime.config import Config, load_config
+from torchkeep.runtime.config_digest import config_digest
 from torchkeep.runtime.config_dump import config_dump
 from torchkeep.runtime.doctor import examine
-from torchkeep.runtime.errors import ConfigError, KeyReleaseError
-from torchkeep.runtime.evidence import SampleEvidence
+from torchkeep.runtime.errors import ConfigError, EvidenceError, KeyReleaseError
+from torchkeep.runtime.evidence import (
+    AgentEvidence,
+    Evidence,
+    SampleEvidence,
+    SimulatedEvidence,
+    evidence_source,
+)
+from torchkeep.runtime.identity import AttestedKey, HpkeKey
 from torchkeep.runtime.kernel import kernel_layers
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
+from torchkeep.runtime.plugin_loading import Plugins, load_plugins
+from torchkeep.runtime.plugins import Port
 from torchkeep.runtime.processes import keep_memory_private
+from torchkeep.runtime.tls import self_signed, server_context
+from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
 
 log = logging.getLogger("torchkeep.runtime")
 
@@ -91,12 +120,29 @@ def torchkeep(argv: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in sealing_commands.COMMANDS:
         sys.exit(sealing_commands.main(arguments))
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, sealing_commands.COMMANDS))
+    if arguments and arguments[0] in CLIENT_COMMANDS:
+        sys.exit(_client_command(arguments))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS}
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _client_command(arguments: list[str]) -> int:
+    # Not at the top: servers are installed without what clients need.
+    try:
+        from torchkeep.client import commands
+    except ModuleNotFoundError as error:
+        if error.name not in ("dcap_qvl", "httpx"):
+            raise
+        sys.stderr.write(
+            f"torchkeep: {arguments[0]} needs {error.name}: pip install 'torchkeep[client]'\n"
+        )
+        return 2
+    return commands.main(arguments)
 
 
 def serve(flags: Flags) -> int:
     """Run the server in this process until SIGTERM or SIGINT; returns the exit code."""
-    config = load_config(flags, os.environ, Path.cwd())
+    config, plugins = _configuration(flags, os.environ, Path.cwd())
     outlet, warnings = choose_outlet(flags.log_config, config.vmargs, os.environ)
     config.warnings.extend(warnings)
     with (
@@ -106,7 +152,7 @@ def serve(flags: Flags) -> int:
         metrics_file = config.metrics_config or _SHIPPED_METRICS
         log.info("%s", config_dump(config, os.environ, metrics_file))
         metrics = _metrics(config, logs if outlet.keeps_metrics else None)
-        return runner.run(_serve(config, os.environ, logs.access, metrics))
+        return runner.run(_serve(config, plugins, os.environ, logs.access, metrics))
 
 
 def doctor(flags: Flags) -> int:
@@ -122,8 +168,35 @@ def doctor(flags: Flags) -> int:
     return 0
 
 
+def _configuration(flags: Flags, environ: Mapping[str, str], cwd: Path) -> tuple[Config, Plugins]:
+    """The configuration and the plugins: either may come from the other.
+
+    Plugins that flags or a file name are loaded first, because one of them may keep the snapshot
+    that is to be restored. Otherwise a snapshot that is a file may name plugins.
+    """
+    try:
+        early = load_config(replace(flags, no_config_snapshots=True), environ, cwd)
+    except ConfigError:
+        early = Config()  # raised again below, unless that file does not count
+    plugins = load_plugins(early.plugins_path, cwd, is_confidential=early.is_confidential)
+    keeps_snapshots = not flags.no_config_snapshots
+    config = load_config(flags, environ, cwd, plugins.open_store() if keeps_snapshots else None)
+    if (config.plugins_path, config.is_confidential) != (early.plugins_path, early.is_confidential):
+        plugins = load_plugins(config.plugins_path, cwd, is_confidential=config.is_confidential)
+        if keeps_snapshots:
+            config = replace(config, snapshots=plugins.open_store() or config.snapshots)
+    shares_port = config.inference_address == config.management_address
+    check_endpoints(plugins.endpoints, share_port=shares_port)
+    config.warnings.extend(plugins.warnings)
+    return config, plugins
+
+
 async def _serve(
-    config: Config, environ: Mapping[str, str], access_log: AccessLog, metrics: Metrics
+    config: Config,
+    plugins: Plugins,
+    environ: Mapping[str, str],
+    access_log: AccessLog,
+    metrics: Metrics,
 ) -> int:
     compute = plan_compute(config, environ)
     sandbox = _sandbox_policy(config)
@@ -131,18 +204,25 @@ async def _serve(
         keep_memory_private()  # of the frontend itself
     pins = compute.pins and sandbox.may_pin
     plan = ThreadPlan(compute.cores, compute.fixed_threads, pins)
+    tls = _tls(config)
     _announce(config, compute, plan, sandbox)
+    _announce_plugins(config, plugins)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     status = 0
-    async with compose(config, environ, compute, plan, sandbox, access_log, metrics) as server:
+    async with compose(
+        config, plugins, environ, compute, plan, sandbox, access_log, metrics, tls
+    ) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = [tasks.create_task(_listen(one)) for one in server.listeners]
                 tasks.create_task(_report_ready(server, stop))
                 tasks.create_task(_drain_at(stop, server, listening))
+                if server.attested_tls is not None:
+                    renewing = tasks.create_task(server.attested_tls.keep_fresh())
+                    tasks.create_task(_cancel_at(stop, renewing))
                 if not config.disable_system_metrics:
                     reader = SystemMetrics(metrics, config.metric_time_interval)
                     tasks.create_task(reader.run(stop))
@@ -160,7 +240,8 @@ class Server:
     """What `compose` built, ready to serve."""
 
     listeners: list[Listener]
-    labels: list[str]  # of each
+    addresses: Mapping[str, Address]  # by what is asked there
+    attested_tls: AttestedTls | None
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -180,15 +261,22 @@ async def _drain_at(
         await server.registry.close()
 
 
+async def _cancel_at(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    await stop.wait()
+    task.cancel()
+
+
 @asynccontextmanager
 async def compose(
     config: Config,
+    plugins: Plugins,
     environ: Mapping[str, str],
     compute: Compute,
     plan: ThreadPlan,
     sandbox: SandboxPolicy,
     access_log: AccessLog,
     metrics: Metrics,
+    tls: ssl.SSLContext | None,
 ) -> AsyncIterator[Server]:
     """Build the server from the ground up; what was built is taken down in reverse."""
     metrics_file, metrics_config = _metrics_text(config)
@@ -218,13 +306,33 @@ async def compose(
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer)
+        evidence = _evidence(config)
+        events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
+        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
         stack.push_async_callback(registry.close)
+        snapshots = Snapshots(
+            config.snapshots,
+            config.given,
+            config.source,
+            registry,
+            hides_errors=config.is_confidential,
+        )
+        key, hpke_key = AttestedKey(), HpkeKey()
+        attestor = _attestor(config, plugins, evidence, sandbox, key, hpke_key, registry)
+        opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
+        settings = _api_settings(config, plugins, registry, snapshots, keys, attestor, opener)
+        listeners = _listeners(config, registry, metrics, access_log, settings, tls)
+        attested_tls = None
+        if config.attested_tls and attestor is not None:
+            attested_tls = AttestedTls(attestor, key)
+            attested = inference_app(registry, metrics, settings)
+            context = await _opened(attested_tls)
+            listeners.append(
+                Listener(attested, config.attested_address, _limits(config), access_log, context)
+            )
         loading = await _load_models(config, store, registry)
-        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         _observe(metrics, registry)
-        listeners = _listeners(config, registry, metrics, access_log, snapshots, keys)
-        yield Server(listeners, _labels(config), registry, snapshots, loading)
+        yield Server(listeners, _addresses(config), attested_tls, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -286,8 +394,68 @@ class _Keys:
 
 
 def _key_source(config: Config) -> DeliversKeys | None:
-    evidence = SampleEvidence() if config.insecure_simulated_tee else None
+    # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
+    sample = SampleEvidence() if config.insecure_simulated_tee else None
+    evidence = evidence_source(config.evidence) or sample
     return key_source(config.key_source, config.kbs_certificate, evidence)
+
+
+def _evidence(config: Config) -> Evidence | None:
+    """What clients are shown; None where this is no TEE."""
+    _check_attestation(config)
+    return (
+        SimulatedEvidence() if config.insecure_simulated_tee else evidence_source(config.evidence)
+    )
+
+
+def _attestor(
+    config: Config,
+    plugins: Plugins,
+    evidence: Evidence | None,
+    sandbox: SandboxPolicy,
+    key: AttestedKey,
+    hpke_key: HpkeKey,
+    registry: ModelRegistry,
+) -> Attestor | None:
+    """Who makes evidence for clients."""
+    if evidence is None:
+        return None
+    digest = config_digest(config, sandbox.facts(), plugins.sources)
+    tee = "simulated" if config.insecure_simulated_tee else evidence.tee
+    label = "SIMULATED evidence" if config.insecure_simulated_tee else "Evidence"
+    start_step(f"{label} for clients: GET /attestation, configuration {digest.hex()}")
+    identity = ServerIdentity(key, hpke_key.public_key, digest, tee)
+    return Attestor(evidence, identity, partial(_model_claims, registry))
+
+
+def _check_attestation(config: Config) -> None:
+    if config.evidence is not None and config.insecure_simulated_tee:
+        raise ConfigError(
+            f"evidence={config.evidence} and insecure_simulated_tee=true: either is possible, both "
+            "are not"
+        )
+    if not config.attested_tls:
+        return
+    if config.evidence is None and not config.insecure_simulated_tee:
+        raise ConfigError("attested_tls=true: there is no evidence to show: set evidence=agent")
+    if not config.attested_address.is_tls:
+        raise ConfigError(f"attested_address={config.attested_address}: expected https://host:port")
+    if not config.inference_address.is_local:
+        raise ConfigError(
+            f"attested_tls=true: inference_address={config.inference_address} would take requests "
+            "from other machines past it: set inference_address=http://127.0.0.1:8080"
+        )
+
+
+def _model_claims(registry: ModelRegistry) -> list[ModelClaim]:
+    return [served.claim for served in registry.all()]
+
+
+async def _opened(tls: AttestedTls) -> ssl.SSLContext:
+    try:
+        return await tls.open()
+    except EvidenceError as error:
+        raise ConfigError(f"attested_tls=true: {error}") from error
 
 
 def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPolicy) -> ModelStore:
@@ -315,25 +483,30 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
         reach=_reach(config, sandbox),
+        signer=S3Signer.from_environment(environ),
     )
 
 
 def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
     """Where registering by url may lead."""
-    service = key_service(config.key_source)
-    brokers = [] if service is None else [(service.host, service.port)]
-    return Reach(brokers, is_loopback_allowed=sandbox.level != "strict")
+    evidence = evidence_source(config.evidence)
+    services = [key_service(config.key_source)]
+    if isinstance(evidence, AgentEvidence):
+        services.append(evidence.service)
+    closed = [(service.host, service.port) for service in services if service is not None]
+    return Reach(closed, is_loopback_allowed=sandbox.level != "strict")
 
 
-def _listeners(
+def _api_settings(
     config: Config,
+    plugins: Plugins,
     registry: ModelRegistry,
-    metrics: Metrics,
-    access_log: AccessLog,
     snapshots: Snapshots,
     keys: ApiKeys | None,
-) -> list[Listener]:
-    settings = ApiSettings(
+    attestor: Attestor | None,
+    opener: RequestOpener | None,
+) -> ApiSettings:
+    return ApiSettings(
         is_model_api_enabled=config.enable_model_api,
         on_change=partial(snapshots.save, "snapshot"),
         is_open_inference_enabled=config.ts_open_inference_protocol,
@@ -343,30 +516,101 @@ def _listeners(
             config.cors_allowed_headers or "",
         ),
         keys=keys,
+        attestor=attestor,
+        inference_plugins=_plugin_endpoints("inference", config, plugins, registry),
+        management_plugins=_plugin_endpoints("management", config, plugins, registry),
+        opener=opener,
     )
-    limits = Limits(max_request_bytes=config.max_request_size)
-    shared = config.inference_address == config.management_address
-    if shared:
-        with_metrics = config.enable_metrics_api
-        apps = [(shared_app(registry, metrics, settings, with_metrics), config.inference_address)]
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(max_request_bytes=config.max_request_size)
+
+
+def _listeners(
+    config: Config,
+    registry: ModelRegistry,
+    metrics: Metrics,
+    access_log: AccessLog,
+    settings: ApiSettings,
+    tls: ssl.SSLContext | None,
+) -> list[Listener]:
+    """What TorchServe has too."""
+    with_metrics = config.enable_metrics_api
+    if config.inference_address == config.management_address:
+        shared = shared_app(registry, metrics, settings, with_metrics)
+        apps = [(shared, config.inference_address)]
     else:
         apps = [
             (inference_app(registry, metrics, settings), config.inference_address),
             (management_app(registry, metrics, settings), config.management_address),
         ]
-    if config.enable_metrics_api:
+    if with_metrics:
         apps.append((metrics_app(metrics, settings), config.metrics_address))
-    for _, address in apps:
-        if address.is_tls:
-            raise ConfigError(f"{address}: https listeners are not served yet, use http")
-    return [Listener(app, address, limits, access_log) for app, address in apps]
+    limits = _limits(config)
+    return [
+        Listener(app, address, limits, access_log, tls if address.is_tls else None)
+        for app, address in apps
+    ]
 
 
-def _labels(config: Config) -> list[str]:
-    """What the listeners are for. TorchServe: one for two APIs is told as that of inference."""
-    is_shared = config.inference_address == config.management_address
-    labels = ["Inference"] if is_shared else ["Inference", "Management"]
-    return [*labels, "Metrics"] if config.enable_metrics_api else labels
+def _addresses(config: Config) -> Mapping[str, Address]:
+    """What is asked where. TorchServe: an address of both is told as that of inference."""
+    addresses = {"Inference": config.inference_address}
+    if config.management_address != config.inference_address:
+        addresses["Management"] = config.management_address
+    if config.enable_metrics_api:
+        addresses["Metrics"] = config.metrics_address
+    if config.attested_tls:
+        addresses["Attested inference"] = config.attested_address
+    return addresses
+
+
+def _hosts_of_tls(config: Config) -> set[str]:
+    """Of the listeners that show the configured certificate."""
+    addresses = (config.inference_address, config.management_address, config.metrics_address)
+    served = addresses if config.enable_metrics_api else addresses[:2]
+    return {address.host for address in served if address.is_tls}
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    """What https listeners show of themselves; None where there are none."""
+    if not _hosts_of_tls(config):
+        return None
+    identity = _identity(config)
+    config.warnings.extend(identity.warnings(datetime.now(UTC)))
+    try:
+        return server_context(identity.chain_pem, identity.key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{identity.origin}: TLS cannot use this: {error.reason}") from error
+
+
+def _identity(config: Config) -> Identity:
+    if config.keystore is not None:  # TorchServe: it comes before PEM files
+        return read_keystore(config.keystore, config.keystore_pass, config.keystore_type)
+    if config.private_key_file is not None or config.certificate_file is not None:
+        return read_pem(config.private_key_file, config.certificate_file)
+    hosts = _hosts_of_tls(config) | {"localhost", "127.0.0.1"}
+    certificate, key = self_signed(sorted(hosts))
+    config.warnings.append(
+        "https with a certificate that this start made for itself, since neither keystore nor "
+        "private_key_file and certificate_file are set: clients have no reason to trust it. "
+        f"Its SHA-256 is {certificate.fingerprint(SHA256()).hex()}"
+    )
+    return Identity([certificate], key, "self-signed")
+
+
+def _plugin_endpoints(
+    port: Port, config: Config, plugins: Plugins, registry: ModelRegistry
+) -> PluginEndpoints | None:
+    endpoints = endpoints_of(port, plugins.endpoints)
+    if not endpoints:
+        return None
+    return PluginEndpoints(
+        endpoints,
+        partial(server_state, registry, config.max_request_size),
+        hides_errors=config.is_confidential,
+    )
 
 
 async def _listen(listener: Listener) -> None:
@@ -376,15 +620,17 @@ async def _listen(listener: Listener) -> None:
         # uvicorn logs why it could not bind and leaves; the roof has things to take down.
         raise OSError(f"Failed to bind to address: {listener.address}") from None
     except OSError as error:  # of a unix socket
-        raise OSError(f"Failed to bind to address: {listener.address}: {error.strerror}") from error
+        raise OSError(
+            f"Failed to bind to address: {listener.address} ({error.strerror})"
+        ) from error
 
 
 async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
     for listener in server.listeners:
         await listener.wait_started()
-    for label, listener in zip(server.labels, server.listeners, strict=True):
-        start_step(f"{label} API bind to: {listener.address}")
+    for label, address in server.addresses.items():
+        start_step(f"{label} API bind to: {address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")
     started = monotonic()
@@ -419,13 +665,32 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
     start_step(f"Plan: {plan.describe(workers)}, for a model that asks for no number itself")
     if config.insecure_simulated_tee:
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
-    elif (config.key_source or "").startswith("kbs:"):
+    elif (config.key_source or "").startswith("kbs:") and config.evidence is None:
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
-    for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
+    ours = (*_exposure(config), *_any_url(config))
+    for warning in (*config.warnings, *ours, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
+    if config.in_vain:
+        start_step(f"No effect: {', '.join(config.in_vain)}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
+
+
+def _announce_plugins(config: Config, plugins: Plugins) -> None:
+    if plugins.sources and config.is_confidential:
+        start_step(
+            "Warning: PLUGINS run inside the server, with its keys and everybody's requests: "
+            "make sure that you know each of those listed below"
+        )
+    for source in plugins.sources:
+        start_step(f"Plugin {source}")
+    for found in plugins.endpoints:
+        one = found.endpoint
+        note = ", in place of the server's own" if one.replaces_builtin else ""
+        start_step(f"Plugin endpoint {' '.join(one.methods)} /{one.path}, {one.port} port{note}")
+    if plugins.store_class is not None and config.snapshots is not None:
+        start_step(f"Plugin keeps the snapshots: {config.snapshots}")
 
 
 def _exposure(config: Config) -> list[str]:
@@ -443,7 +708,19 @@ def _exposure(config: Config) -> list[str]:
     ]
 
 
+def _any_url(config: Config) -> list[str]:
+    """In TorchServe's words, where somebody could register a model by url."""
+    if not config.enable_model_api or config.allowed_urls != Config().allowed_urls:
+        return []
+    return [
+        "Your torchserve instance can access any URL to load models. When deploying to production, "
+        "make sure to limit the set of allowed_urls in config.properties"
+    ]
+
+
 def _startup_workers(config: Config, compute: Compute) -> int:
+    if config.debug:
+        return 1
     return config.default_workers_per_model or compute.cores.logical_count
 
 
@@ -457,6 +734,7 @@ def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,
+        has_time_limits=not config.debug,
     )
 
 
@@ -484,7 +762,7 @@ def _sandbox_policy(config: Config) -> SandboxPolicy:
         config.handler_log,
         keys,
         # A TEE, be it simulated, is there to keep secrets: its handlers are strangers as well.
-        has_key_service=kind in ("cdh", "kbs") or config.insecure_simulated_tee,
+        has_key_service=config.is_confidential,
     )
 
 

@@ -10,8 +10,8 @@ import json
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from torchkeep.runtime.errors import KeyReleaseError, ReleaseStep
-from torchkeep.runtime.evidence import Evidence
+from torchkeep.runtime.errors import EvidenceError, KeyReleaseError, ReleaseStep
+from torchkeep.runtime.evidence import REPORT_DATA_BYTES, Evidence
 from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch
 from torchkeep.runtime.key_agreement import TeeKey
 
@@ -19,7 +19,6 @@ PROTOCOL_VERSION = "0.4.0"
 PREFIX = "/kbs/v0"
 SESSION_COOKIE = "kbs-session-id"
 HASHES = ("sha384", "sha256", "sha512")  # the first is used where the broker does not choose
-REPORT_DATA_BYTES = 64
 NO_DEVICES = "{}"  # evidence of devices beside the CPU's
 MAX_NONCE_CHARS = 4096
 
@@ -77,7 +76,14 @@ class _Session:
             raise self._nonsense("its challenge selects a hash that nobody offered")
         runtime_data = {"nonce": nonce, "tee-pubkey": self._key.jwk}
         report_data = hash_of(algorithm, {**runtime_data, "additional-evidence": NO_DEVICES})
-        evidence = await self._evidence.evidence(report_data.ljust(REPORT_DATA_BYTES, b"\0"))
+        try:
+            evidence = await self._evidence.evidence(report_data.ljust(REPORT_DATA_BYTES, b"\0"))
+        except EvidenceError as error:
+            raise KeyReleaseError(
+                "attestation refused",
+                f"This server got no evidence to show. {error}.",
+                is_temporary=error.is_temporary,
+            ) from error
         answer = await self._post(
             "attest",
             {

@@ -13,6 +13,12 @@ from typing import Literal
 
 TORCHSERVE_VERSION = "0.12.0"  # the release whose behaviour we answer with
 
+# What a user's own process runs (`torchkeep.client`).
+CLIENT_COMMANDS: Mapping[str, str] = {
+    "verify": "check what a server shows of itself against a policy",
+    "initdata": "print the annotation and the measurement of an initdata file",
+}
+
 Action = Literal["start", "stop", "version", "doctor"]
 
 
@@ -114,7 +120,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Neither write configuration snapshots nor start from one",
     )
-    parser.add_argument("--plugins-path", "--ppath", help="Directory of plugin jars")
+    parser.add_argument(
+        "--plugins-path",
+        "--ppath",
+        help="Folders or files of plugins written in Python, comma-separated",
+    )
     parser.add_argument(
         "--disable-token-auth", "--dt", action="store_true", help="Ask for no token"
     )

@@ -39,8 +39,8 @@ from torchkeep.runtime.config_keys import (
     key,
 )
 from torchkeep.runtime.errors import ConfigError
-from torchkeep.runtime.properties import parse_properties, substitute
-from torchkeep.runtime.snapshot import SavedModel
+from torchkeep.runtime.properties import decode_properties, parse_properties, substitute
+from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, SnapshotStore
 
 
 def _local(port: int) -> Address:
@@ -54,12 +54,23 @@ class Config:
     inference_address: Address = key(address(80, 443), _local(8080))
     management_address: Address = key(address(8081, 8444), _local(8081))
     metrics_address: Address = key(address(8082, 8445), _local(8082))
+    # Of `https` addresses; the keystore comes first.
+    keystore: Path | None = key(PATH, None)
+    keystore_pass: str = key(WORDS, "changeit", is_secret=True)
+    keystore_type: str = key(WORDS, "PKCS12")  # what counts is what the file is
+    private_key_file: Path | None = key(PATH, None)
+    certificate_file: Path | None = key(PATH, None)
 
     model_store: Path | None = key(PATH, None)
     load_models: list[str] = key(ITEMS, [])
     key_source: str | None = key(TEXT, None, env=None)  # see runtime/keys.py
     kbs_certificate: Path | None = key(PATH, None, env=None)
     insecure_simulated_tee: bool = key(BOOLEAN, False, env=None)
+    evidence: str | None = key(TEXT, None, env=None)  # see runtime/evidence.py
+    attested_tls: bool = key(BOOLEAN, False, env=None)
+    attested_address: Address = key(
+        address(8080, 8443), Address("https", "0.0.0.0", 8443), env=None
+    )
     unpack_directory: Path | None = key(PATH, None)
     # Not from the environment, which others than the owner of the models may set.
     require_sealed_models: bool = key(BOOLEAN, False, env=None)
@@ -71,6 +82,7 @@ class Config:
     default_workers_per_model: int | None = key(COUNT, None)
     default_response_timeout: int = key(COUNT, 120)  # s, as the next one
     default_startup_timeout: int = key(COUNT, 120)
+    debug: bool = key(TORCHSERVE_BOOLEAN, False)  # one worker, and no time limits
     job_queue_size: int = key(AT_LEAST_ONE, 100)
     max_request_size: int = key(COUNT, 6553500)  # bytes
     max_response_size: int = key(COUNT, 6553500)  # bytes
@@ -99,17 +111,33 @@ class Config:
     disable_token_authorization: bool = key(TORCHSERVE_BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
+    plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
-    ipex_enable: bool | None = key(
-        TORCHSERVE_BOOLEAN, None
-    )  # None: IPEX where it is installed and wins
+    # None: IPEX where it is installed and wins
+    ipex_enable: bool | None = key(TORCHSERVE_BOOLEAN, None)
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
     handler_log: str = key(choice("console", "memory", "drop"), "")
-    model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
-    # Accepted, without effect so far (and some, like vmargs, for ever).
+    # Accepted, and without effect for ever.
+    number_of_netty_threads: int = key(COUNT, 0, in_vain="Java's")
+    netty_client_threads: int = key(COUNT, 0, in_vain="Java's")
+    prefer_direct_buffer: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="Java's")
+    use_native_io: bool = key(TORCHSERVE_BOOLEAN, True, env=None, in_vain="Java's")
+    io_ratio: int = key(COUNT, 50, env=None, in_vain="Java's")
+    vmargs: str | None = key(TEXT, None, env=None, in_vain="Java's")
+    async_logging: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="all logging is")
+    number_of_gpu: int = key(COUNT, 0, in_vain="no GPUs here")
+    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="no GPUs here")
+    cpp_log_config: Path | None = key(PATH, None, in_vain="no C++ backend here")
+    python: str | None = key(TEXT, None, env=None, in_vain="it is the server's own")
+    model_server_home: Path | None = key(
+        PATH, None, in_vain="it only has to exist", always_from_env=True
+    )
+    unregister_model_timeout: int = key(COUNT, 120, in_vain="workers end at once")  # s
+
+    # Accepted, without effect so far.
     grpc_inference_address: str = key(WORDS, "127.0.0.1", has_effect=False)
     grpc_inference_port: int = key(PORT, 7070, has_effect=False)
     grpc_management_address: str = key(WORDS, "127.0.0.1", has_effect=False)
@@ -120,37 +148,26 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    unregister_model_timeout: int = key(COUNT, 120, has_effect=False)  # workers are killed at once
-    number_of_gpu: int | None = key(COUNT, None, has_effect=False)
-    number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
-    netty_client_threads: int = key(COUNT, 0, has_effect=False)
-    keystore: Path | None = key(PATH, None, has_effect=False)
-    keystore_pass: str = key(WORDS, "changeit", has_effect=False, is_secret=True)
-    keystore_type: str = key(WORDS, "PKCS12", has_effect=False)
-    private_key_file: Path | None = key(PATH, None, has_effect=False)
-    certificate_file: Path | None = key(PATH, None, has_effect=False)
-    async_logging: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
-    prefer_direct_buffer: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
-    debug: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
-    cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
-    use_native_io: bool = key(TORCHSERVE_BOOLEAN, True, env=None, has_effect=False)
-    io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
-    vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
-    plugins_path: Path | None = key(PATH, None, env=None, has_effect=False)
-    python: str | None = key(TEXT, None, env=None, has_effect=False)
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
     # What file and flags say, as texts.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
-    snapshots: Path | None = None  # where they are written; None where they are not
-    no_effect: list[str] = field(default_factory=list)  # what the user set in vain
+    snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
+    no_effect: list[str] = field(default_factory=list)  # what the user set, too early
+    in_vain: list[str] = field(default_factory=list)  # and what never has any, with the reason
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def is_confidential(self) -> bool:
+        """Handlers are strangers: it is said so, or there is a TEE, or a service gives out keys."""
+        kind = (self.key_source or "").partition(":")[0]
+        has_tee = self.insecure_simulated_tee or self.evidence is not None
+        return has_tee or kind in ("cdh", "kbs") or self.sandbox == "strict"
 
     @property
     def not_served(self) -> list[str]:
@@ -158,17 +175,25 @@ class Config:
         return ["gRPC", "workflows"]
 
 
-def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
-    """Raises `ConfigError` at the first value that cannot be used."""
-    source = _find_source(flags, environ, cwd)
-    in_file = _from_file(source, environ, cwd) if source else {}
+def load_config(
+    flags: Flags, environ: Mapping[str, str], cwd: Path, store: SnapshotStore | None = None
+) -> Config:
+    """Raises `ConfigError` at the first value that cannot be used.
+
+    `store` is where a plugin keeps the snapshots.
+    """
+    usual_store = FileSnapshots(cwd / _snapshots(environ))
+    source, text = _find_source(flags, environ, cwd, store or usual_store)
+    in_file = _from_text(source, text, environ) if source else {}
     given = in_file | _from_flags(flags)
     settings = dict(given)
     warnings = _forgive(settings)  # first: one of them says whether the environment counts
     settings |= _from_environment(settings, environ)
     warnings += _forgive(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
-    in_vain = [name for name in values if not _KEYS[name].has_effect]
+    without = {name: _KEYS[name].in_vain for name in values if not _KEYS[name].has_effect}
+    if "model_snapshot" in values:
+        without.pop("python", None)  # TorchServe's note, which nobody set
     warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
     # TorchServe: the launcher sets it, so that it is never looked up in the file.
@@ -188,6 +213,11 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
             f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
             " reads processors, memory and disk itself"
         )
+    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
+        warnings.append(
+            "environment variable TS_BENCHMARK: workers are not profiled here; "
+            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
+        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
@@ -195,8 +225,13 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
     return Config(
         source=source,
         given={name: setting.text for name, setting in given.items()},
-        snapshots=None if flags.no_config_snapshots else cwd / _snapshots(environ),
-        no_effect=in_vain,
+        snapshots=None if flags.no_config_snapshots else store or usual_store,
+        no_effect=[name for name, reason in without.items() if not reason],
+        in_vain=[
+            f"{name} ({reason})"
+            for name, reason in without.items()
+            if reason and values[name] != _DEFAULTS[name]
+        ],
         warnings=warnings,
         **values,
     )
@@ -205,6 +240,7 @@ def load_config(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Config:
 _KEYS: Mapping[str, Key] = {
     one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata
 }
+_DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
 _METRICS_MODES = ("log", "prometheus", "legacy")
 
@@ -215,32 +251,52 @@ class _Setting:
     origin: str  # "config.properties, line 3", for messages
 
 
-def _find_source(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Path | None:
+def _find_source(
+    flags: Flags, environ: Mapping[str, str], cwd: Path, store: SnapshotStore
+) -> tuple[Path | None, str]:
+    """The file, or the name that a snapshot has in the store, and its text."""
     if named := environ.get("TS_CONFIG_FILE") or flags.ts_config:
-        return Path(named)
-    if not flags.no_config_snapshots:
-        snapshots = _snapshots(environ)
-        names = [path.name for path in (cwd / snapshots).glob("[0-9]*-*.cfg")]
-        if names:
-            return snapshots / max(names, key=lambda name: name.partition("-")[0])
+        return Path(named), _file_text(cwd, Path(named))
+    if not flags.no_config_snapshots and (last := _last_snapshot(store)):
+        name, text = last
+        is_file = isinstance(store, FileSnapshots)
+        return (_snapshots(environ) / name if is_file else Path(name)), text
     usual = Path("config.properties")
-    return usual if (cwd / usual).is_file() else None
+    if (cwd / usual).is_file():
+        return usual, _file_text(cwd, usual)
+    return None, ""
+
+
+def _last_snapshot(store: SnapshotStore) -> tuple[str, str] | None:
+    """A server that cannot know what it served must not start as if it had served nothing."""
+    try:
+        last = store.last()
+        if last is not None:
+            name, text = last
+            if not (isinstance(name, str) and isinstance(text, str)):
+                raise TypeError("last() must return None or two texts: name and content")
+    except Exception as error:
+        raise ConfigError(
+            f"the last snapshot cannot be read from {store}: {type(error).__name__}: {error}. "
+            "Start with --ncs to go without snapshots, or name a file with --ts-config"
+        ) from error
+    return last
+
+
+def _file_text(cwd: Path, path: Path) -> str:
+    try:
+        return decode_properties((cwd / path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
 
 
 def _snapshots(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("LOG_LOCATION") or "logs", "config")
 
 
-def _from_file(source: Path, environ: Mapping[str, str], cwd: Path) -> dict[str, _Setting]:
+def _from_text(source: Path, text: str, environ: Mapping[str, str]) -> dict[str, _Setting]:
     try:
-        content = (cwd / source).read_bytes()
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            text = content.decode("latin-1")  # Java's encoding of properties files
         properties = parse_properties(text)
-    except OSError as error:
-        raise ConfigError(f"{source}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{source}, {error}") from error
     settings = {}

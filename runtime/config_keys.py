@@ -36,6 +36,7 @@ class Key:
     parser: Parser[Any]
     env: str | None  # the variable's name; "" where it is the key in upper case after one TS_
     has_effect: bool
+    in_vain: str  # why there will never be any effect; "" where there is one, or will be
     always_from_env: bool
 
 
@@ -45,11 +46,12 @@ def key(
     *,
     env: str | None = "",
     has_effect: bool = True,
+    in_vain: str = "",
     always_from_env: bool = False,
     is_secret: bool = False,
 ) -> T | D:
     """A field of `Config` that is a key of config.properties; `env=None`: never from there."""
-    metadata = {"key": Key(parser, env, has_effect, always_from_env)}
+    metadata = {"key": Key(parser, env, has_effect and not in_vain, in_vain, always_from_env)}
     value: T | D = field(
         default_factory=partial(copy, default), metadata=metadata, repr=not is_secret
     )

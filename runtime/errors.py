@@ -36,3 +36,11 @@ class KeyReleaseError(ServingError):
         self.step = step
         self.advice = advice
         self.is_temporary = is_temporary  # asking again later may help
+
+
+class EvidenceError(ServingError):
+    """The TEE gave no evidence. The text says who, why, and what to do."""
+
+    def __init__(self, text: str, *, is_temporary: bool = False) -> None:
+        super().__init__(text)
+        self.is_temporary = is_temporary  # asking again later may help

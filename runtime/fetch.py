@@ -7,6 +7,7 @@ and nowhere else (no proxy of the environment, no redirect), and ends with its c
 import asyncio
 import http.client
 import io
+import ipaddress
 import re
 import ssl
 from collections.abc import Mapping
@@ -42,6 +43,13 @@ class Service:
     def authority(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def url(self) -> str:

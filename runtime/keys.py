@@ -7,7 +7,6 @@ here, of an error or a log line, ever holds one.
 import asyncio
 import base64
 import binascii
-import ipaddress
 import json
 import logging
 import os
@@ -179,7 +178,7 @@ def key_service(setting: str | None) -> Service | None:
     try:
         service = parse_service(where, ports)
         # The hub is in the same pod: what it answers is the key itself, in the clear.
-        if kind == "cdh" and not _is_loopback(service.host):
+        if kind == "cdh" and not service.is_on_this_machine:
             raise ValueError(f"{service.host} is not this machine, and nothing seals the key")
         return service
     except ValueError as error:
@@ -207,13 +206,6 @@ def _trusting(service: Service, certificate: Path | None) -> Service:
             f"kbs_certificate={certificate}: {error.strerror or error}; expected a PEM file"
         ) from error
     return Service(service.scheme, service.host, service.port, context)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _path_of(key_id: str) -> str:

@@ -53,7 +53,12 @@ def default_pid_file() -> PidFile:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").is_dir()
+    """Not one that has ended and waits for its parent to look: in a container perhaps for ever."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][:1] not in "ZX"
 
 
 def is_server(pid: int) -> bool:

@@ -21,6 +21,14 @@ class Property:
     line: int
 
 
+def decode_properties(content: bytes) -> str:
+    """UTF-8 where it is that, as people write it; else Java's encoding of such files."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def parse_properties(text: str) -> list[Property]:
     """Every property in file order; of doubles the last counts, as in Java, but all are here."""
     return [_split(logical, number) for number, logical in _logical_lines(text)]

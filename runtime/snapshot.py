@@ -7,13 +7,14 @@ what was set, and the models as JSON in the key `model_snapshot`.
 import json
 import os
 import uuid
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from torchkeep.runtime.properties import format_property
+from torchkeep.runtime.properties import decode_properties, format_property
 
 Occasion = Literal["startup", "snapshot", "shutdown"]
 
@@ -25,6 +26,58 @@ _NUMBERS = {  # JSON name, and its value where an older snapshot has none
     "responseTimeout": 120,
     "startupTimeout": 120,
 }
+
+
+class SnapshotStore(Protocol):
+    """Where snapshots are kept. `save` is called from threads, perhaps from several at a time.
+
+    What `save` raises is logged; what `last` raises stops the start.
+    """
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    @abstractmethod
+    def save(self, name: str, text: str) -> None:
+        """Keep the whole of a snapshot, or nothing of it."""
+        ...
+
+    @abstractmethod
+    def last(self) -> tuple[str, str] | None:
+        """Name and text of the snapshot whose name is the largest; None before the first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileSnapshots(SnapshotStore):
+    """A directory with a file for each, as TorchServe keeps them."""
+
+    directory: Path
+
+    def __str__(self) -> str:
+        return str(self.directory)
+
+    def save(self, name: str, text: str) -> None:
+        """The whole file, or none: a crash leaves the snapshots that were there."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        partial = self.directory / f".{uuid.uuid4().hex}.part"
+        try:
+            # For the user alone: the settings may hold the password of a key store.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(partial, flags, 0o600), "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.directory / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def last(self) -> tuple[str, str] | None:
+        names = [path.name for path in self.directory.glob("[0-9]*-*.cfg")]
+        if not names:
+            return None
+        name = max(names, key=lambda name: name.partition("-")[0])
+        return name, decode_properties((self.directory / name).read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +149,6 @@ def parse_models(text: str) -> list[SavedModel]:
             raise ValueError(f"{name} is no object of versions")
         found += [_saved_model(name, version, fields) for version, fields in versions.items()]
     return found
-
-
-def write_atomically(directory: Path, name: str, text: str) -> None:
-    """The whole file under its name, or none: a crash leaves the snapshots that were there.
-
-    Raises OSError.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f".{uuid.uuid4().hex}.part"
-    try:
-        # For the user alone: the settings may hold the password of a key store.
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(directory / name)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _saved_model(name: str, version: str, fields: Any) -> SavedModel:

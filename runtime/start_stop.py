@@ -67,15 +67,15 @@ def torchkeep(
 
 
 def _run(flags: Flags, arguments: Sequence[str], serve: Serve) -> int:
-    if flags.action == "version":
-        _say(f"TorchServe Version is {TORCHSERVE_VERSION}")
-        return 0
     pid_file = default_pid_file()
     try:
         pid = _running_server(pid_file)
     except ValueError as error:
         sys.stderr.write(f"ValueError: {error} ({pid_file.path})\n")
         return 1
+    if flags.action == "version":  # TorchServe: after the look at the file
+        _say(f"TorchServe Version is {TORCHSERVE_VERSION}")
+        return 0
     if flags.action == "stop":
         return _stop(pid, pid_file, flags.foreground)
     if pid is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("runtime", "frontend", "backend", "modelstore")
+FOLDERS = ("runtime", "frontend", "backend", "modelstore", "client")
 TS_COMPAT = ROOT / "backend" / "ts-compat"
 ROOF = ROOT / "runtime" / "__main__.py"
 
@@ -20,9 +20,10 @@ OURS = {
     "frontend": {"runtime", "modelstore"},
     "backend": {"runtime"},
     "modelstore": set[str](),
+    "client": {"runtime"},
 }
 LIBRARIES = {
-    "runtime": {"cryptography", "msgpack", "yaml"},
+    "runtime": {"cbor2", "cryptography", "msgpack", "yaml"},
     "frontend": {
         "httptools",
         "msgpack",
@@ -41,7 +42,8 @@ LIBRARIES = {
         "ts",
         "yaml",
     },
-    "modelstore": {"cryptography", "yaml"},
+    "modelstore": {"botocore", "cryptography", "yaml"},
+    "client": {"cbor2", "cryptography", "dcap_qvl", "httpx", "yaml"},
 }
 
 
@@ -117,6 +119,11 @@ def test_ts_imports_nothing_of_ours() -> None:
         ("runtime", "from torchkeep.modelstore.store import ModelStore"),
         ("modelstore", "from torchkeep.runtime.errors import ServingError"),
         ("backend", "import starlette"),
+        ("client", "import torch"),
+        ("client", "from torchkeep.frontend.app import inference_app"),
+        ("client", "from torchkeep.modelstore.keys import key_bytes"),
+        ("frontend", "from torchkeep.client import Client"),
+        ("runtime", "import httpx"),
     ],
 )
 def test_planted_violation_is_caught(folder: str, source: str) -> None:
@@ -129,6 +136,7 @@ def test_planted_violation_is_caught(folder: str, source: str) -> None:
         ("frontend", "from torchkeep.runtime.messages import Load"),
         ("backend", "import torch"),
         ("modelstore", "import yaml"),
+        ("client", "from torchkeep.runtime.claims import parse_claims"),
     ],
 )
 def test_allowed_import_is_not_caught(folder: str, source: str) -> None:
@@ -151,12 +159,18 @@ def test_wheel_holds_every_package_of_the_tree() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_package_marker_holds_a_docstring_and_no_code(folder: str) -> None:
-    body = ast.parse((ROOT / folder / "__init__.py").read_text()).body
-    assert len(body) == 1
-    assert ast.get_docstring(ast.Module(body, [])) is not None
+    docstring, *rest = ast.parse((ROOT / folder / "__init__.py").read_text()).body
+    assert ast.get_docstring(ast.Module([docstring], [])) is not None
+    if folder == "client":  # the one that users import: it names what is for them
+        rest = [node for node in rest if not _only_names(node)]
+    assert rest == []
 
 
-@pytest.mark.parametrize("folder", ["runtime", "frontend", "modelstore"])
+def _only_names(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) or ast.unparse(node).startswith("__all__ = ")
+
+
+@pytest.mark.parametrize("folder", ["runtime", "frontend", "modelstore", "client"])
 def test_folder_imports_no_torch_in_a_fresh_interpreter(folder: str) -> None:
     names = [
         f"torchkeep.{folder}.{path.stem}"

@@ -29,6 +29,7 @@ def model_dir(root: Path, requirements: str | None, *, use_venv: bool = False) -
         Manifest(requirements_file=requirements),
         ModelConfig(use_venv=use_venv),
         unpacked,
+        digest=bytes(32),
     )
 
 

@@ -419,7 +419,7 @@ def test_scale_of_a_version(ask: Any, app: Any, registry: FakeRegistry) -> None:
             "/models/m?min_worker=-2&max_worker=-1",
             500,
             "IndexOutOfBoundsException",
-            "Index -1 out of bounds for length 0",
+            "Index -1 out of bounds for length 0 : max_worker must be 0 or more",
         ),
         ("/models/x", 404, "ModelNotFoundException", "Model not found: x"),
         (

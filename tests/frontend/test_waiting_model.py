@@ -23,7 +23,7 @@ from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.properties import parse_properties
-from torchkeep.runtime.snapshot import SavedModel, parse_models
+from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, parse_models
 
 Ask = Callable[..., Awaitable[Any]]
 
@@ -271,7 +271,7 @@ def test_a_snapshot_keeps_what_waits_with_its_settings(
         else:
             await registry.restore(saved)
         assert registry.is_waiting("m")
-        await Snapshots(tmp_path / "config", {}, None, registry).save("shutdown")
+        await Snapshots(FileSnapshots(tmp_path / "config"), {}, None, registry).save("shutdown")
         await registry.close()
 
     asyncio.run(scenario())

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torchkeep.modelstore import archive as archive_module
-from torchkeep.modelstore.archive import Limits, unpack
+from torchkeep.modelstore.archive import Limits, Packed, unpack
 from torchkeep.modelstore.errors import InvalidArchive, ModelStoreError, UnreadableArchive
 
 SMALL = Limits(entries=5, total_bytes=10_000, ratio=100)
@@ -40,11 +40,17 @@ def write_tar(path: Path, *entries: tuple[str | tarfile.TarInfo, bytes]) -> Path
     return path
 
 
+def unpack_file(path: Path, directory: Path, limits: Limits, *checks: Callable[[], None]) -> None:
+    with path.open("rb") as file:
+        packed = Packed(file, path.name, path.stat().st_size, path.suffix == ".mar")
+        unpack(packed, "the-url", directory, limits, *checks)
+
+
 def unpacked(path: Path, limits: Limits | None = None) -> dict[str, bytes]:
     """The files that come out of an archive."""
     directory = path.parent / "out"
     directory.mkdir()
-    unpack(path, "the-url", directory, limits or Limits())
+    unpack_file(path, directory, limits or Limits())
     return {
         file.relative_to(directory).as_posix(): file.read_bytes()
         for file in directory.rglob("*")
@@ -283,8 +289,8 @@ def test_a_truncated_archive_is_unreadable(tmp_path: Path, write: Callable[..., 
     content = whole.read_bytes()
     for length in (3, 100, len(content) // 2, len(content) - 1):
         whole.write_bytes(content[:length])
-        with pytest.raises(UnreadableArchive, match=r"^Failed to save model: the-url$"):
-            unpack(whole, "the-url", tmp_path_of(tmp_path, length), Limits())
+        with pytest.raises(UnreadableArchive, match=r"^Failed to save model: the-url : .*whole"):
+            unpack_file(whole, tmp_path_of(tmp_path, length), Limits())
 
 
 def tmp_path_of(tmp_path: Path, length: int) -> Path:
@@ -324,7 +330,7 @@ def test_unpacking_stops_when_it_is_abandoned(tmp_path: Path) -> None:
 
     path = write_zip(tmp_path / "m.mar", ("a", b"1"))
     with pytest.raises(Abandoned):
-        unpack(path, "the-url", tmp_path, Limits(), abandon)
+        unpack_file(path, tmp_path, Limits(), abandon)
     assert os.listdir(tmp_path) == ["m.mar"]
 
 
@@ -358,7 +364,7 @@ def test_damaged_archives_fail_as_they_should(
     directory = root / "out"
     directory.mkdir()
     with contextlib.suppress(ModelStoreError):
-        unpack(path, "the-url", directory, SMALL)
+        unpack_file(path, directory, SMALL)
     assert sorted(os.listdir(root)) == sorted([kind, "out"])
     assert not any(found.is_symlink() for found in root.rglob("*"))
 

@@ -1,5 +1,6 @@
 """Every key of config.properties: its default, its sources, and what a wrong value says."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from torchkeep.runtime.address import Address
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.config import Config, load_config
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.snapshot import FileSnapshots
 
 CONTRACT_KEYS = set(
     """
@@ -37,6 +39,9 @@ OUR_KEYS = {  # unknown to TorchServe
     "sandbox",
     "sandbox_allow",
     "allow_unsealed_on_disk",
+    "attested_address",
+    "attested_tls",
+    "evidence",
     "insecure_simulated_tee",
     "kbs_certificate",
     "key_source",
@@ -101,7 +106,7 @@ def test_a_sandbox_that_does_not_exist_is_refused(line: str, expected: str, file
 
 def test_defaults_without_any_file(tmp_path: Path) -> None:
     config = load_config(Flags(), {}, tmp_path)
-    assert config == Config(snapshots=tmp_path / "logs" / "config")
+    assert config == Config(snapshots=FileSnapshots(tmp_path / "logs" / "config"))
     assert config.source is None
     assert str(config.inference_address) == "http://127.0.0.1:8080"
     assert str(config.management_address) == "http://127.0.0.1:8081"
@@ -210,7 +215,7 @@ KEYS = [
     ("default_startup_timeout", "120", "3", True),
     ("unregister_model_timeout", "120", "3", True),
     ("job_queue_size", "100", "3", True),
-    ("number_of_gpu", "None", "3", True),
+    ("number_of_gpu", "0", "3", True),
     ("number_of_netty_threads", "0", "3", True),
     ("netty_client_threads", "0", "3", True),
     ("max_request_size", "6553500", "3", True),
@@ -251,7 +256,7 @@ KEYS = [
     ("use_native_io", "True", "false", False),
     ("io_ratio", "50", "3", False),
     ("vmargs", "None", "-Xmx1g", False),
-    ("plugins_path", "None", "/p", False),
+    ("plugins_path", "[]", "/p", False),
 ]
 
 
@@ -440,7 +445,7 @@ def test_a_home_that_does_not_exist(files: Files) -> None:
 
 def test_a_home_of_the_file_is_not_looked_for(files: Files) -> None:
     config = files.load("model_server_home=/nowhere")
-    assert config.no_effect == ["model_server_home"]
+    assert config.model_server_home == Path("/nowhere")
 
 
 def test_models_are_parsed(files: Files) -> None:
@@ -474,9 +479,37 @@ def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
 
 
 def test_keys_set_in_vain_are_named(files: Files) -> None:
-    flags = Flags(log_config="log4j2.xml", plugins_path="p")
-    config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
-    assert config.no_effect == ["debug", "vmargs", "plugins_path"]
+    flags = Flags(log_config="log4j2.xml")
+    config = files.load(
+        "vmargs=-Xmx1g", "job_queue_size=1", "initial_distribution_port=1", flags=flags
+    )
+    assert config.no_effect == ["initial_distribution_port"]
+    assert config.in_vain == ["vmargs (Java's)"]
+
+
+JAVA = ("number_of_netty_threads", "netty_client_threads", "prefer_direct_buffer", "use_native_io")
+
+
+@pytest.mark.parametrize("name", [*JAVA, "io_ratio", "vmargs"])
+def test_keys_of_java_are_accepted_and_said_to_have_no_effect(files: Files, name: str) -> None:
+    value = {"prefer_direct_buffer": "true", "use_native_io": "false"}.get(name, "32")
+    config = files.load(f"{name}={value}")
+    assert config.in_vain == [f"{name} (Java's)"]
+    assert config.no_effect == []
+    assert config.warnings == []
+
+
+def test_what_a_snapshot_notes_nobody_set_in_vain(files: Files) -> None:
+    notes = ("python=/usr/bin/python3", "number_of_gpu=0", 'model_snapshot={"models": {}}')
+    assert files.load(*notes).in_vain == []
+    assert files.load("use_native_io=true", "async_logging=false").in_vain == []
+    assert files.load(notes[0]).in_vain == ["python (it is the server's own)"]
+
+
+@pytest.mark.parametrize(("value", "count"), [("True", 1), ("TRUE", 1), ("1", 0), ("", 0)])
+def test_profiling_that_does_not_happen_is_warned_of(files: Files, value: str, count: int) -> None:
+    warnings = files.load(environ={"TS_BENCHMARK": value}).warnings
+    assert ["TS_BENCHMARK" in one for one in warnings] == [True] * count
 
 
 def test_what_is_not_served_yet() -> None:
@@ -555,11 +588,12 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         workflow_store=tmp_path / "w",
         load_models=["ALL"],
         cpp_log_config=tmp_path / "c",
-        plugins_path=tmp_path / "p",
+        plugins_path=["p"],
         disable_token_authorization=True,
         enable_model_api=True,
-        snapshots=tmp_path / "logs" / "config",
-        no_effect=["workflow_store", "cpp_log_config", "plugins_path"],
+        snapshots=FileSnapshots(tmp_path / "logs" / "config"),
+        no_effect=["workflow_store"],
+        in_vain=["cpp_log_config (no C++ backend here)"],
     )
 
 
@@ -595,3 +629,11 @@ def test_trusted_models_that_could_be_misread(files: Files, value: str, reason: 
     complaint = files.complaint(f"trusted_models={value}")
     assert reason in complaint
     assert "line 1: trusted_models must be JSON" in complaint
+
+
+def test_the_documentation_names_what_never_has_an_effect() -> None:
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    table = page.read_text().partition("## Without any effect")[2].partition("\n## ")[0]
+    keys = {one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata}
+    never = {name for name, key in keys.items() if key.in_vain}
+    assert set(re.findall(r"`([a-z_]+)`", table)) == never | {"system_metrics_cmd"}

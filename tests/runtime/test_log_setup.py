@@ -301,6 +301,8 @@ def test_a_configuration_that_cannot_be_applied_stops_the_start(
         ("root: {}", "is no Python logging configuration: expected a yaml map with `version: 1`"),
         ("- 1", "is no Python logging configuration"),
         ("a: [", "is no yaml"),
+        ("version: !!int x", "is no yaml"),
+        ("a: " + "[" * 5000, "is no yaml"),
     ],
 )
 def test_a_file_that_is_no_configuration_stops_the_start(

@@ -9,11 +9,11 @@ import pytest
 
 from torchkeep.runtime.properties import parse_properties
 from torchkeep.runtime.snapshot import (
+    FileSnapshots,
     SavedModel,
     format_snapshot,
     parse_models,
     snapshot_name,
-    write_atomically,
 )
 
 NOW = datetime(2026, 11, 25, 6, 34, 54, 45678)
@@ -106,9 +106,11 @@ def test_the_name_is_the_time() -> None:
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     directory = tmp_path / "logs" / "config"
-    write_atomically(directory, "a.cfg", "a=1\n")
+    store = FileSnapshots(directory)
+    assert store.last() is None
+    store.save("1-startup.cfg", "a=1\n")
     with pytest.raises(UnicodeEncodeError):  # as if the server ended in the middle
-        write_atomically(directory, "a.cfg", "a=2\n" + "x" * 100_000 + "é")
-    assert [path.name for path in directory.iterdir()] == ["a.cfg"]
-    assert (directory / "a.cfg").read_text() == "a=1\n"
-    assert os.stat(directory / "a.cfg").st_mode & 0o777 == 0o600
+        store.save("2-startup.cfg", "a=2\n" + "x" * 100_000 + "é")
+    assert [path.name for path in directory.iterdir()] == ["1-startup.cfg"]
+    assert store.last() == ("1-startup.cfg", "a=1\n")
+    assert os.stat(directory / "1-startup.cfg").st_mode & 0o777 == 0o600

@@ -92,6 +92,13 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, "TorchServe Version is 0.12.0\n")
 
 
+def test_version_beside_an_orphan_pid_file(run: Run, dead_pid: int, pid_path: Path) -> None:
+    pid_path.write_text(f"{dead_pid}\n")
+    expected = "Removing orphan pid file.\nTorchServe Version is 0.12.0\n"
+    assert run("--version") == (0, expected)
+    assert not pid_path.exists()
+
+
 # Stop.
 
 
@@ -130,6 +137,18 @@ def test_stop_finds_an_orphan_pid_file(run: Run, dead_pid: int, pid_path: Path) 
     expected = "Removing orphan pid file.\nTorchServe is not currently running.\n"
     assert run("--stop") == (0, expected)
     assert not pid_path.exists()
+
+
+def test_stop_of_a_server_whose_parent_has_not_looked_yet(run: Run, pid_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    pid_path.write_text(f"{child.pid}\n")
+    try:
+        expected = "Removing orphan pid file.\nTorchServe is not currently running.\n"
+        assert run("--stop") == (0, expected)
+        assert not pid_path.exists()
+    finally:
+        child.wait()
 
 
 def test_stop_of_a_server_that_ended_meanwhile(

@@ -12,17 +12,23 @@ import json
 import secrets
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
+import dcap_qvl
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+from torchkeep.runtime import simulated_tee
+from torchkeep.runtime.quote import parse_quote
 
 Misbehave = Callable[["Handler"], bool]
 
@@ -126,6 +132,59 @@ class DataHub(StandIn):
             )
 
 
+class Agent(DataHub):
+    """The same server with its attestation half: evidence, and the log of runtime events.
+
+    `quote` makes a TDX quote for 64 bytes; an `is_old` agent is one before release 0.21.
+    """
+
+    def __init__(self, quote: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self.quote = quote
+        self.is_old = False
+        self.is_attestation_enabled = True
+        self.has_event_log = True
+        self.events: list[dict[str, str]] = []
+
+    def serve(self, request: Handler) -> None:
+        path, _, query = request.path.partition("?")
+        if not path.startswith("/aa/"):
+            super().serve(request)
+        elif not self.is_attestation_enabled:
+            request.answer(404, b"Attestation Feature Not Enabled")
+        elif (request.command, path) == ("GET", "/aa/evidence"):
+            self._evidence(request, parse_qs(query))
+        elif (request.command, path) == ("POST", "/aa/aael"):
+            self._event(request)
+        else:
+            request.answer(404, b"URL NOT FOUND")
+
+    def _evidence(self, request: Handler, query: dict[str, list[str]]) -> None:
+        data = query.get("runtime_data", [""])[0].encode()
+        if not self.is_old and query.get("encoding") == ["base64"]:
+            data = base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
+        if not 0 < len(data) <= 64 and not self.is_old:
+            request.answer(400, b"BAD REQUEST")
+            return
+        quote = base64.b64encode(self.quote(data[:64].ljust(64, b"\0"))).decode()
+        body = json.dumps({"cc_eventlog": None, "quote": quote}).encode()
+        request.answer(200, body, "application/octet-stream")
+
+    def _event(self, request: Handler) -> None:
+        try:
+            event = json.loads(request.body)
+        except ValueError:
+            request.answer(500, b"invalid json")
+            return
+        assert set(event) == {"domain", "operation", "content"}
+        if self.has_event_log:
+            self.events.append(event)
+            request.answer(200, {"success": "true"}, "application/octet-stream")
+        else:
+            said = {"success": "false", "message": "no event log"}
+            request.answer(200, said, "application/octet-stream")
+
+
 class Broker(StandIn):
     """A Key Broker Service with sessions, evidence, tokens and a policy."""
 
@@ -134,6 +193,8 @@ class Broker(StandIn):
         self.is_sample_accepted = True
         self.is_policy_open = True
         self.hash_algorithm: str | None = "sha384"
+        self.mr_td = simulated_tee.measurement("MRTD")  # the reference value
+        self.mr_tds_seen: list[bytes] = []
         self._sessions: dict[str, dict[str, Any]] = {}
 
     def serve(self, request: Handler) -> None:
@@ -170,15 +231,12 @@ class Broker(StandIn):
             return
         said = json.loads(request.body)
         runtime_data, evidence = said["runtime-data"], said["tee-evidence"]
-        claimed = base64.b64decode(evidence["primary_evidence"]["report_data"])
+        claimed = self._claimed(session["tee"], evidence["primary_evidence"])
         agreed = {**runtime_data, "additional-evidence": evidence["additional_evidence"]}
         text = json.dumps(agreed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         expected = hashlib.new(self.hash_algorithm or "sha384", text.encode()).digest()
-        is_right = (
-            session["tee"] == "sample"
-            and self.is_sample_accepted
-            and runtime_data["nonce"] == session["nonce"]
-            and claimed == expected.ljust(64, b"\0")
+        is_right = runtime_data["nonce"] == session["nonce"] and claimed == expected.ljust(
+            64, b"\0"
         )
         if not is_right:
             self._refuse(request, 401, "AttestationError")
@@ -186,6 +244,19 @@ class Broker(StandIn):
         session["key"] = runtime_data["tee-pubkey"]
         session["token"] = secrets.token_hex(16)
         request.answer(200, {"token": session["token"]}, "application/json")
+
+    def _claimed(self, tee: str, evidence: dict[str, Any]) -> bytes | None:
+        """The report data, if its verifier and its reference values agree to the evidence."""
+        if tee == "sample":
+            return base64.b64decode(evidence["report_data"]) if self.is_sample_accepted else None
+        raw, now = base64.b64decode(evidence["quote"]), int(time.time())
+        collateral = dcap_qvl.QuoteCollateralV3.from_json(simulated_tee.collateral(now))
+        root = simulated_tee.root_certificate()
+        verified = dcap_qvl.verify_with_root_ca(raw, collateral, root, now)
+        report = parse_quote(raw).report
+        self.mr_tds_seen.append(report.mr_td)
+        is_known = verified.status == "UpToDate" and report.mr_td == self.mr_td
+        return report.report_data if is_known else None
 
     def _resource(self, request: Handler, path: str) -> None:
         session = self._session(request) or {}

@@ -1,0 +1,176 @@
+"""GET /attestation: fresh evidence, bound to a client's nonce and to what is served.
+
+docs/attestation.md fixes the document and the claims. A quote takes the machine long and its host
+may refuse to make many, so they are made one at a time and at a bounded rate, off the event loop;
+predictions notice nothing.
+"""
+
+import asyncio
+import base64
+import binascii
+import datetime
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torchkeep.frontend.call import Call
+from torchkeep.frontend.errors import (
+    BadRequest,
+    InternalServerError,
+    MethodNotAllowed,
+    ServiceUnavailable,
+)
+from torchkeep.frontend.responses import Reply, error_reply, json_reply
+from torchkeep.runtime.claims import NONCE_BYTES, Claims, ModelClaim, report_data
+from torchkeep.runtime.errors import EvidenceError
+from torchkeep.runtime.evidence import Evidence, quote_of
+from torchkeep.runtime.identity import AttestedKey
+from torchkeep.runtime.ratls import make_certificate
+
+log = logging.getLogger("torchkeep.frontend")
+
+FORMAT = "torchkeep-attestation-1"
+QUOTES_PER_S = 4.0
+BURST = 8  # quotes that may be asked for, or waited for, at once
+
+
+class TooManyQuotes(Exception):
+    """More evidence is asked for than is made; `retry_after_s` is when to ask again."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("More evidence is asked for than this machine makes: ask again later.")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What evidence is bound to, beside nonce and models."""
+
+    key: AttestedKey
+    hpke_key: bytes  # X25519, public
+    config: bytes  # digest
+    tee: str  # as the claims name it: "tdx" or "simulated"
+
+
+class Attestor:
+    """Makes evidence, for whoever asks and for the certificate of the attested listener."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        identity: ServerIdentity,
+        models: Callable[[], list[ModelClaim]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._evidence = evidence
+        self._identity = identity
+        self._models = models
+        self._turn = asyncio.Lock()
+        self._clock = clock
+        self._credit = float(BURST)
+        self._credited_at = clock()
+        self._waiting = 0
+
+    async def document(self, nonce: bytes) -> dict[str, Any]:
+        """The answer to a client. Raises TooManyQuotes and EvidenceError."""
+        self._spend_credit()
+        self._waiting += 1
+        try:
+            async with self._turn:
+                buffer = self._claims(nonce, tuple(self._models())).encode()
+                evidence = await self._evidence.evidence(report_data(buffer))
+        finally:
+            self._waiting -= 1
+        document = {
+            "format": FORMAT,
+            "tee": self._identity.tee,
+            "quote": _text(quote_of(evidence).raw),
+            "claims": _text(buffer),
+            "public_key": _text(self._identity.key.public_key),
+        }
+        if isinstance(evidence.get("cc_eventlog"), str):
+            document["event_log"] = evidence["cc_eventlog"]
+        return document
+
+    async def certificate(self) -> bytes:
+        """A certificate (DER) for the attested key, with fresh evidence. Raises EvidenceError."""
+        async with self._turn:
+            buffer = self._claims(None, None).encode()
+            evidence = await self._evidence.evidence(report_data(buffer))
+        now = datetime.datetime.now(datetime.UTC)
+        key = self._identity.key.private_key
+        return make_certificate(key, quote_of(evidence).raw, buffer, now)
+
+    def _claims(self, nonce: bytes | None, models: tuple[ModelClaim, ...] | None) -> Claims:
+        identity = self._identity
+        return Claims(
+            public_key_hash=hashlib.sha256(identity.key.public_key).digest(),
+            hpke_key=identity.hpke_key,
+            config=identity.config,
+            tee=identity.tee,
+            nonce=nonce,
+            models=models,
+        )
+
+    def _spend_credit(self) -> None:
+        now = self._clock()
+        earned = (now - self._credited_at) * QUOTES_PER_S
+        self._credit, self._credited_at = min(BURST, self._credit + earned), now
+        if self._credit < 1 or self._waiting >= BURST:
+            raise TooManyQuotes(1 + int(max(0.0, 1 - self._credit) / QUOTES_PER_S))
+        self._credit -= 1
+
+
+class Attestation:
+    """The route, on the ports where predictions are asked for. Who asks needs no key."""
+
+    def __init__(self, attestor: Attestor) -> None:
+        self._attestor = attestor
+
+    def route(self, call: Call) -> Awaitable[Reply] | None:
+        """GET /attestation?nonce=..."""
+        if call.segments != ["attestation"]:
+            return None
+        if call.method != "GET":
+            raise MethodNotAllowed
+        return self._attest(call)
+
+    async def _attest(self, call: Call) -> Reply:
+        nonce = _nonce(call.query.get("nonce", ""))
+        try:
+            return json_reply(await self._attestor.document(nonce))
+        except TooManyQuotes as error:
+            return _later(ServiceUnavailable(str(error)), error.retry_after_s)
+        except EvidenceError as error:
+            log.warning("No evidence for a client: %s", error)
+            text = "The TEE of this server gave no evidence; its log says why."
+            if error.is_temporary:
+                return _later(ServiceUnavailable(text), 1)
+            return error_reply(InternalServerError(text))
+
+
+def _later(error: ServiceUnavailable, seconds: int) -> Reply:
+    reply = error_reply(error)
+    return Reply(reply.status, reply.body, (*reply.headers, (b"retry-after", b"%d" % seconds)))
+
+
+def _nonce(text: str) -> bytes:
+    try:
+        # Not `urlsafe_b64decode`, which skips what it does not know.
+        standard = text.translate(str.maketrans("-_+/", "+/**"))
+        nonce = base64.b64decode(standard + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        nonce = b""
+    if len(nonce) not in NONCE_BYTES:
+        raise BadRequest(
+            f"nonce must be {NONCE_BYTES[0]} to {NONCE_BYTES[-1]} bytes in base64url, "
+            "fresh for each request."
+        )
+    return nonce
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,108 @@
+"""Snapshots and a store that does not do what it should: serving comes first."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from torchkeep.frontend import snapshots
+from torchkeep.frontend.snapshots import MAX_SAVES, Snapshots
+from torchkeep.runtime.snapshot import SnapshotStore
+
+
+class NoModels:
+    def all(self) -> list[Any]:
+        return []
+
+    def all_waiting(self) -> list[Any]:
+        return []
+
+
+class Memory(SnapshotStore):
+    """Fails, or hangs, as it is told."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.error: Exception | None = None
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def save(self, name: str, text: str) -> None:
+        self.may_go_on.wait(60)
+        if self.error is not None:
+            raise self.error
+        self.texts[name] = text
+
+    def last(self) -> tuple[str, str] | None:
+        return max(self.texts.items(), default=None)
+
+
+def of(store: SnapshotStore | None, hides_errors: bool = False) -> Snapshots:
+    registry: Any = NoModels()
+    return Snapshots(store, {"model_store": "s"}, None, registry, hides_errors=hides_errors)
+
+
+def test_a_store_gets_name_and_text() -> None:
+    store = Memory()
+    asyncio.run(of(store).save("startup"))
+    last = store.last()
+    assert last is not None
+    name, text = last
+    assert name.endswith("-startup.cfg")
+    assert "model_store=s" in text.splitlines()
+
+
+def test_without_a_store_nothing_happens() -> None:
+    asyncio.run(of(None).save("startup"))
+
+
+def test_failures_are_logged_once_until_it_works_again(caplog: pytest.LogCaptureFixture) -> None:
+    store = Memory()
+
+    async def scenario() -> None:
+        kept = of(store)
+        for error in (ValueError("a"), OSError("b"), None, KeyError("c")):
+            store.error = error
+            await kept.save("snapshot")
+
+    asyncio.run(scenario())
+    assert caplog.messages == [
+        "snapshots cannot be written to Memory: ValueError: a",
+        "snapshots cannot be written to Memory: KeyError: 'c'",
+    ]
+
+
+def test_beside_secrets_the_log_does_not_repeat_what_a_store_says(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = Memory()
+    store.error = ValueError("postgres://user:password@host")
+    asyncio.run(of(store, hides_errors=True).save("startup"))
+    assert caplog.messages == ["snapshots cannot be written to Memory: ValueError"]
+
+
+def test_a_store_that_hangs_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SAVE_LIMIT_S", 0.01)
+    store = Memory()
+    store.may_go_on.clear()
+
+    async def scenario() -> None:
+        kept = of(store)
+        for _ in range(MAX_SAVES + 2):
+            await kept.save("snapshot")
+        hanging = [one for one in threading.enumerate() if one.name == "torchkeep-side"]
+        assert len(hanging) == MAX_SAVES
+        store.may_go_on.set()
+        for thread in hanging:
+            await asyncio.to_thread(thread.join, 60)
+        for _ in range(5):  # turns of the loop, for what the threads left there
+            await asyncio.sleep(0)
+        monkeypatch.setattr(snapshots, "SAVE_LIMIT_S", 60)
+        await kept.save("shutdown")
+
+    asyncio.run(scenario())
+    assert any(name.endswith("-shutdown.cfg") for name in store.texts)
+    assert caplog.messages == ["snapshots cannot be written to Memory: no answer within 0 s"]
