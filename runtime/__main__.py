@@ -73,6 +73,7 @@ from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
 from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.runtime import start_stop
+from torchkeep.runtime.address import Address
 from torchkeep.runtime.allocator import with_allocator
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
@@ -239,7 +240,7 @@ class Server:
     """What `compose` built, ready to serve."""
 
     listeners: list[Listener]
-    labels: list[str]  # of each
+    addresses: Mapping[str, Address]  # by what is asked there
     attested_tls: AttestedTls | None
     registry: ModelRegistry
     snapshots: Snapshots
@@ -331,7 +332,7 @@ async def compose(
             )
         loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        yield Server(listeners, _labels(config), attested_tls, registry, snapshots, loading)
+        yield Server(listeners, _addresses(config), attested_tls, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -553,6 +554,18 @@ def _listeners(
     ]
 
 
+def _addresses(config: Config) -> Mapping[str, Address]:
+    """What is asked where. TorchServe: an address of both is told as that of inference."""
+    addresses = {"Inference": config.inference_address}
+    if config.management_address != config.inference_address:
+        addresses["Management"] = config.management_address
+    if config.enable_metrics_api:
+        addresses["Metrics"] = config.metrics_address
+    if config.attested_tls:
+        addresses["Attested inference"] = config.attested_address
+    return addresses
+
+
 def _hosts_of_tls(config: Config) -> set[str]:
     """Of the listeners that show the configured certificate."""
     addresses = (config.inference_address, config.management_address, config.metrics_address)
@@ -600,14 +613,6 @@ def _plugin_endpoints(
     )
 
 
-def _labels(config: Config) -> list[str]:
-    """What the listeners are for. TorchServe: one for two APIs is told as that of inference."""
-    is_shared = config.inference_address == config.management_address
-    labels = ["Inference"] if is_shared else ["Inference", "Management"]
-    labels += ["Metrics"] if config.enable_metrics_api else []
-    return [*labels, "Attested inference"] if config.attested_tls else labels
-
-
 async def _listen(listener: Listener) -> None:
     try:
         await listener.serve()
@@ -624,8 +629,8 @@ async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
     for listener in server.listeners:
         await listener.wait_started()
-    for label, listener in zip(server.labels, server.listeners, strict=True):
-        start_step(f"{label} API bind to: {listener.address}")
+    for label, address in server.addresses.items():
+        start_step(f"{label} API bind to: {address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")
     started = monotonic()

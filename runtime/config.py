@@ -113,9 +113,8 @@ class Config:
     initial_worker_port: int = key(PORT, 9000)
     plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
-    ipex_enable: bool | None = key(
-        TORCHSERVE_BOOLEAN, None
-    )  # None: IPEX where it is installed and wins
+    # None: IPEX where it is installed and wins
+    ipex_enable: bool | None = key(TORCHSERVE_BOOLEAN, None)
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])

@@ -136,7 +136,7 @@ def test_a_place_for_a_socket_that_is_not_there_stops_the_start(server_factory: 
     config = {"management_address": "unix:/nowhere/x.sock"}
     server = server_factory(config=config, is_expected_to_start=False)
     assert server.process.wait(60) == 1
-    said = "Failed to bind to address: unix:/nowhere/x.sock: No such file or directory\n"
+    said = "Failed to bind to address: unix:/nowhere/x.sock (No such file or directory)\n"
     assert said in server.log_text()
 
 
