@@ -21,15 +21,17 @@ class Job:
         "_outcome",
         "_waiter",
         "accepted_at",
+        "is_alone",
         "is_over",
         "request",
         "stream",
         "version",
     )
 
-    def __init__(self, request: RequestInput, version: str) -> None:
+    def __init__(self, request: RequestInput, version: str, *, is_alone: bool = False) -> None:
         self.request = request
         self.version = version  # as metrics label it: "default" where the client gave none
+        self.is_alone = is_alone  # never in a batch with others
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
@@ -218,17 +220,19 @@ class Pull:
 
     def assemble(self, jobs: deque[Job]) -> bool:
         """Move jobs into the batch; whether it is complete."""
-        batch = self._batch
-        while len(batch) < self._size:
+        while len(self._batch) < self._size:
             if not jobs:
                 return self._is_due()
             job = jobs.popleft()
             if job.is_over:
                 continue
-            batch.append(job)
-            if self._size == 1:
+            if job.is_alone and self._has_clients():
+                jobs.appendleft(job)
                 return True
-            if len(batch) == 1:
+            self._batch.append(job)
+            if self._size == 1 or job.is_alone:
+                return True
+            if len(self._batch) == 1:
                 self._deadline = monotonic() + self._delay_s
             # TorchServe: the clock is read only after a job was taken, so that a delay of
             # zero or less makes batches of two.

@@ -120,8 +120,12 @@ class ServedModel:
     def healthy_workers(self) -> int:
         return sum(worker.is_healthy for worker in self.workers)
 
-    def submit(self, request_input: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request_input: RequestInput, version: str | None = None, *, is_alone: bool = False
+    ) -> Job:
         """Queue a request; `version` is what the client asked for, None for the default.
+
+        One that `is_alone` is never in a batch with others.
 
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
         wants a worker to be idle and none is.
@@ -130,7 +134,7 @@ class ServedModel:
             raise self._unavailable(version)
         if self.spec.use_job_ticket and self.queue.tickets <= 0:
             raise self._unavailable(version)
-        job = Job(request_input, version or "default")
+        job = Job(request_input, version or "default", is_alone=is_alone)
         if self.spec.client_timeout_ms > 0:
             # TorchServe drops the request, and its client waits for ever.
             job.expire_in(self.spec.client_timeout_ms / 1000, self._expired())

@@ -58,11 +58,14 @@ class FakeModel:
         self.begin_scale(min_workers, max_workers)
         return self.scale_status if min_workers else 200
 
-    def submit(self, request: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request: RequestInput, version: str | None = None, *, is_alone: bool = False
+    ) -> Job:
         if self.answer is None:
             raise ServiceUnavailable("no worker to serve inference request")
         self.requests.append(request)
-        job = Job(request, version or "default")
+        self.is_alone = is_alone
+        job = Job(request, version or "default", is_alone=is_alone)
         job.answer(self.answer)
         return job
 
@@ -519,7 +522,17 @@ def test_describe_all_versions(ask: Any, app: Any, registry: FakeRegistry) -> No
 
 @pytest.mark.parametrize(
     ("body", "metadata"),
-    [(b'{"a": 1}', {"a": 1}), (b"[1]", {}), (b"text", {}), (b"null", None)],
+    [
+        (b'{"a": 1}', {"a": 1}),
+        (b'{"a": null, "b": {"c": null, "d": [null]}}', {"b": {"d": [None]}}),
+        (b'{"a": NaN, "b": -Infinity}', {"a": "NaN", "b": "-Infinity"}),
+        (b"[1]", {}),
+        (b"null", {}),
+        (b"text", {}),
+        (b"[" * 100_000, {}),
+        (b"", None),
+        (b" \n", None),
+    ],
 )
 def test_customized_description(
     ask: Any, app: Any, registry: FakeRegistry, body: bytes, metadata: Any
@@ -529,6 +542,7 @@ def test_customized_description(
     answer = ask(app, "GET", "/models/m?customized=true")
     assert model.requests[0].headers["describe"] == "True"
     assert model.requests[0].parameters == []
+    assert model.is_alone
     assert answer.json[0].get("customizedMetadata") == metadata
     assert ("customizedMetadata" in answer.json[0]) == (metadata is not None)
     assert (answer.status, answer.reason, answer.headers["x"]) == (201, "", "y")
