@@ -147,6 +147,10 @@ class BadEscape(RequestError):
         )
 
 
+class FormError(RequestError):
+    """A form that cannot be read. TorchServe: an error of the server, in its library's words."""
+
+
 class WorkerFailed(RequestError):
     """The worker answered with an error, or did not answer; the status is the worker's."""
 
@@ -193,6 +197,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     NoRequestBody: (500, "NullPointerException"),
     JsonSyntaxError: (500, "JsonSyntaxException"),
     IndexOutOfBounds: (500, "IndexOutOfBoundsException"),
+    FormError: (500, "ErrorDataDecoderException"),
     FileAlreadyExists: INTERNAL,
     UnreadableArchive: INTERNAL,
     NoRoomInMemory: (507, "InternalServerException"),

@@ -77,12 +77,11 @@ class Inference:
 
     def _submit(self, call: Call, body: bytes, target: Target) -> Job:
         name, version = target.name, target.version
-        model = None if name is None else self._registry.get(name, version)
         query = call.query_fields if target.takes_query else ()
         request_input = read_input(call.request_id, call.spelled_headers, body, target.added, query)
-        if name is None or model is None:
+        if name is None:
             name = self._invoked(call, request_input)
-            model = self._registry.get(name)
+        model = self._registry.get(name, version)
         call.model_name = name
         self._metrics.inference_request(name, version or "default")
         return model.submit(request_input, version)

@@ -312,6 +312,16 @@ def test_204_has_neither_length_nor_body(run: Any) -> None:
     assert not closed
 
 
+@pytest.mark.parametrize(("status", "length"), [(205, b"0"), (304, b"3")])
+def test_205_says_it_has_no_body_and_304_how_long_it_would_be(
+    run: Any, status: int, length: bytes
+) -> None:
+    request = b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc"
+    _, headers, _, closed = run(exchange(request, Echo(status), has_body=False))
+    assert headers[b"content-length"] == length
+    assert not closed
+
+
 def test_pipelined_requests_are_answered_in_order(run: Any) -> None:
     async def main() -> None:
         async with listening(Echo()) as listener, connected(listener) as client:
