@@ -414,7 +414,8 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
     elif (config.key_source or "").startswith("kbs:"):
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
-    for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
+    ours = (*config.warnings, *_exposure(config), *_open_urls(config))
+    for warning in (*ours, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
@@ -433,6 +434,17 @@ def _exposure(config: Config) -> list[str]:
         f"ANYBODY who can reach the management API at {address} can {power}: it is open to other "
         "machines and asks for no key. Set management_address to http://127.0.0.1:8081, or do not "
         "disable token authorization"
+    ]
+
+
+def _open_urls(config: Config) -> list[str]:
+    """TorchServe warns of its default; here only where somebody could make use of it."""
+    is_limited = "allowed_urls" in config.given or config.allowed_urls != Config().allowed_urls
+    if is_limited or not config.enable_model_api:
+        return []
+    return [
+        "allowed_urls is not set, so a model may be registered from any URL: in production limit "
+        "it in config.properties, as in allowed_urls=https://models.example.org/.*"
     ]
 
 

@@ -21,3 +21,16 @@ def test_where_keys_or_a_tee_are_configured_every_model_is_strict(
     config: Config, level: str
 ) -> None:
     assert roof._sandbox_policy(config).level == level
+
+
+@pytest.mark.parametrize(
+    ("config", "is_warned"),
+    [
+        (Config(enable_model_api=True), True),
+        (Config(enable_model_api=False), False),
+        (Config(enable_model_api=True, allowed_urls=["https://models/.*"]), False),
+        (Config(enable_model_api=True, given={"allowed_urls": "file://.*|http(s)?://.*"}), False),
+    ],
+)
+def test_allowed_urls_that_are_not_set_are_warned_of(config: Config, is_warned: bool) -> None:
+    assert bool(roof._open_urls(config)) is is_warned
