@@ -26,6 +26,7 @@ class Job:
         "request",
         "stream",
         "version",
+        "waited_s",
     )
 
     def __init__(self, request: RequestInput, version: str, *, is_alone: bool = False) -> None:
@@ -33,6 +34,7 @@ class Job:
         self.version = version  # as metrics label it: "default" where the client gave none
         self.is_alone = is_alone  # never in a batch with others
         self.accepted_at = monotonic()
+        self.waited_s = 0.0  # from then until a worker got it
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
         self._outcome: Prediction | Failure | None = None
