@@ -10,6 +10,7 @@ from conformance.cases import (
     replies,
     requests,
     routes,
+    statements,
     streams,
     tokens,
 )
@@ -25,4 +26,5 @@ SCENARIOS: list[Scenario] = [
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,
     *tokens.SCENARIOS,
+    *statements.SCENARIOS,
 ]
