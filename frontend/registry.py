@@ -180,7 +180,8 @@ class ModelRegistry:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
             # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            run_by = spec.run_by or spec.runtime
+            found = await self._installer.prepare(spec.name, run_by, model_dir)
             self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()
@@ -348,6 +349,7 @@ class ModelRegistry:
             url=asked.url,
             handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
             runtime=asked.runtime or manifest.runtime,
+            run_by=_runtime(configured.get("runtimeType")),
             envelope=defaults.envelope,
             batch_size=batch_size,
             max_batch_delay_ms=delay_ms,
@@ -433,6 +435,11 @@ def _may_gain_from_ipex(model_dir: ModelDir) -> bool:
 def _positive(value: Any) -> int:
     """A number of the `models` JSON; TorchServe ignores those that are not above zero."""
     return value if isinstance(value, int) and value > 0 else 0
+
+
+def _runtime(value: Any) -> str:
+    """A runtime of the `models` JSON, or nothing."""
+    return value if value in RUNTIMES else ""
 
 
 def _given(timeout_s: int | None, default_s: int) -> int:

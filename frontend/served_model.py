@@ -32,6 +32,7 @@ class ModelSpec:
     url: str
     handler: str
     runtime: str = "python"
+    run_by: str = ""  # the runtime of `models` JSON, which counts and is not described
     envelope: str = ""
     batch_size: int = 1
     max_batch_delay_ms: int = 100
@@ -97,7 +98,8 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
-        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        name = f"M-{spec.name}_{spec.version}"
+        interpreter = ground.interpreters.get(spec.run_by or spec.runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )

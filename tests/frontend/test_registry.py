@@ -28,6 +28,7 @@ from torchkeep.frontend.served_model import ModelSpec, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
+from torchkeep.runtime.snapshot import SavedModel
 
 FULL = (
     "minWorkers: 2\nmaxWorkers: 3\nbatchSize: 6\nmaxBatchDelay: 60\n"
@@ -235,6 +236,40 @@ def test_what_the_api_gives_overrides_the_manifest(
     spec = spec_of(make(handler="default:h"), asked)
     assert (spec.name, spec.handler, spec.runtime) == expected
     assert spec.url == "m.mar"
+
+
+@pytest.mark.parametrize(
+    ("in_json", "run_by"), [("python3", "python3"), ("ruby", ""), (None, ""), ([], "")]
+)
+def test_the_runtime_of_models_json_counts_and_is_not_described(
+    make: Make, pack: Callable[..., str], in_json: Any, run_by: str
+) -> None:
+    registry = make(models={"m": {"1.0": {"runtimeType": in_json}}})
+    spec = spec_of(registry, Registration(pack(), runtime="python"))
+    assert (spec.runtime, spec.run_by) == ("python", run_by)
+
+
+def test_a_restored_model_has_its_settings_and_was_not_loaded_at_startup(
+    make: Make, pack: Callable[..., str]
+) -> None:
+    registry = make()
+    urls = [pack(f"{version}.mar", "m", version) for version in ("1.0", "2.0")]
+
+    def saved(url: str, is_default: bool) -> SavedModel:
+        return SavedModel("m", url[:3], url, is_default, 0, 0, 4, 50, 61, 62, "python3")
+
+    async def scenario() -> None:
+        first = await registry.restore(saved(urls[0], False))
+        second = await registry.restore(saved(urls[1], True))
+        assert first is not None
+        assert registry.get("m") is second
+        spec = first.spec
+        assert (spec.batch_size, spec.max_batch_delay_ms) == (4, 50)
+        assert (spec.response_timeout_s, spec.startup_timeout_s) == (61, 62)
+        assert (spec.runtime, spec.loaded_at_startup) == ("python3", False)
+        assert registry.only_startup_name is None
+
+    run(registry, scenario)
 
 
 def test_the_first_version_is_the_default_until_another_is_set(
