@@ -66,6 +66,7 @@ BODIES = Scenario(
             "multipart/form-dataX; boundary=frontier", "textual", "; charset=utf-8")),
         infer("two types", ECHO, b"[1]",
               headers=[("Content-Type", "text/plain"), ("content-type", JSON)]),
+        infer("fragment", f"{ECHO}/1.0/a#b", b"x"),
         *(infer(f"status {status}", ECHO, headers=reply(status)) for status in ("205", "304")),
         infer("head of status 404", ECHO, method="HEAD", headers=reply("404")),
     ],

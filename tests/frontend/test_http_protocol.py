@@ -389,6 +389,13 @@ def test_path_is_decoded_and_the_query_kept_apart(run: Any) -> None:
     assert (scope["path"], scope["query_string"]) == ("//a/b/%ZZ", b"x=%20")
 
 
+def test_a_fragment_is_left_out(run: Any) -> None:
+    app = Echo()
+    run(exchange(b"GET /a%23b#c?d HTTP/1.1\r\n\r\n", app))
+    scope = app.scopes[0]
+    assert (scope["path"], scope["query_string"]) == ("/a#b", b"")
+
+
 def test_absolute_target_is_reduced_to_its_path(run: Any) -> None:
     app = Echo()
     run(exchange(b"GET http://host:1/p?q=1 HTTP/1.1\r\n\r\n", app))
