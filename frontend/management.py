@@ -179,9 +179,9 @@ class Management:
                 f'Model "{model.spec.name}" has no worker to serve describe request. '
                 "Please use scale workers API to add workers."
             ) from error
-        described = describe(model)  # TorchServe: the queue is as it was when the request came
         with call.abandons(job):
             prediction = await job.reply()
+        described = describe(model)
         metadata = customized_metadata(prediction.body)
         if metadata is not MISSING:
             described["customizedMetadata"] = metadata

@@ -111,18 +111,20 @@ DESCRIBED = Scenario(
         # TorchServe: a description is never in a batch, and ends the one before it
         Begin(infer("before a description", "/predictions/described_pairs", b"x",
                     headers=[("take-s", "0.5")])),
-        manage("beside a prediction", "GET", "/models/described_pairs?customized=true"),
+        manage("beside a prediction", "GET", "/models/described_pairs?customized=true",
+               lines=rb'"batch"'),
         Finish("before a description"),
-        # the queue as it is described: one with the worker, two that wait, no more
+        # the queue as it is described: one with the worker, two that wait, no more; and a
+        # description tells what there is when its turn comes, not what it found
         register("short_queue"),
         manage("an empty queue", "GET", "/models/short_queue"),
         Begin(infer("the first in the queue", "/predictions/short_queue", b"x",
-                    headers=[("take-s", "1")])),
+                    headers=[("take-s", "3")])),
         manage("with the worker", "GET", "/models/short_queue",
                until=rb'"pendingRequests": 0'),
         Begin(infer("the second in the queue", "/predictions/short_queue", b"x")),
         manage("one waits", "GET", "/models/short_queue", until=rb'"pendingRequests": 1'),
-        Begin(infer("the third in the queue", "/predictions/short_queue", b"x")),
+        Begin(manage("the third in the queue", "GET", "/models/short_queue?customized=true")),
         manage("two wait", "GET", "/models/short_queue", until=rb'"pendingRequests": 2'),
         infer("a fourth", "/predictions/short_queue", b"x"),
         infer("a fourth of a version", "/predictions/short_queue/1.0", b"x"),
