@@ -222,6 +222,19 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "reasons-in-descriptions",
+                "The description of a model whose worker crashed says `UNLOADING`",
+                "It has a member more, `notReady`: why there is no worker",
+                "One need not search the log",
+            ),
+            Difference(
+                "refused-scaling-changes-nothing",
+                "Scaling with a negative `max_worker` is refused with 500, after all workers were"
+                " ended",
+                "It is refused in the same way, and all workers stay",
+                "A mistyped command costs no service",
+            ),
+            Difference(
                 "failed-loads-are-gone",
                 "After some failed loads the model stays registered, without workers: it must be"
                 " unregistered before it can be registered again (409)",
@@ -237,6 +250,13 @@ GROUPS = (
                     "tests/system/test_sandbox.py::"
                     "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
                 ),
+            ),
+            Difference(
+                "empty-configs",
+                "An archive whose `model-config.yaml` holds comments only, or no mapping, cannot be"
+                " registered: 500 with an error of Java's",
+                "It counts as absent; where it holds anything, the log says so",
+                "A template with everything commented out works",
             ),
             Difference(
                 "failed-packages-are-gone",
@@ -344,7 +364,8 @@ GROUPS = (
             ),
             Difference(
                 "files-that-are-no-archives",
-                "A `file://` URL copies any file into the model store",
+                "A `file://` URL copies any file into the model store, where it stays; so does what"
+                " a download brought",
                 "Only one that begins like an archive (zip, gzip or sealed); otherwise 400 and"
                 " nothing is copied",
                 "The management API is no way to read the server's files",
@@ -390,7 +411,7 @@ GROUPS = (
             Difference(
                 "keys-of-a-shared-port",
                 "With one port for inference and management, no key opens management",
-                "The management key does",
+                "The management key opens the whole port, the inference key inference",
                 "One port and keys can be had together",
                 tests=(
                     "tests/frontend/test_authorization.py::"

@@ -2,6 +2,7 @@
 
 from conformance.case import Scenario
 from conformance.cases import (
+    configuration,
     envelopes,
     handlers,
     lifecycle,
@@ -27,4 +28,5 @@ SCENARIOS: list[Scenario] = [
     *metrics.SCENARIOS,
     *tokens.SCENARIOS,
     *statements.SCENARIOS,
+    *configuration.SCENARIOS,
 ]

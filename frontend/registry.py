@@ -377,9 +377,10 @@ class ModelRegistry:
             stateful=config.sequence_batching,
             sequence_max_idle_ms=config.sequence_max_idle_ms,
             sequence_timeout_ms=config.sequence_timeout_ms,
-            max_num_sequence=config.max_num_sequence if config.sequence_batching else 0,
+            # TorchServe: only where sequences may be idle for a time, whether there are any or not
+            max_num_sequence=config.max_num_sequence if config.sequence_max_idle_ms else 0,
             max_sequence_job_queue_size=(
-                config.max_sequence_job_queue_size if config.sequence_batching else 0
+                config.max_sequence_job_queue_size if config.sequence_max_idle_ms else 0
             ),
         )
 

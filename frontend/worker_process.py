@@ -82,6 +82,7 @@ class WorkerProcess:
         self.state = WorkerState.STARTED
         self.started_at = time.time()
         self.load_s: float | None = None
+        self._loaded_at = 0.0
         self.engine = ""  # what runs the model, in one line
         self.last_error = ""
         self.failed_status = 500
@@ -221,7 +222,8 @@ class WorkerProcess:
         began = monotonic()
         self.pid = await life.fork()
         loaded = await life.load()
-        self.load_s = monotonic() - began
+        self._loaded_at = monotonic()
+        self.load_s = self._loaded_at - began
         self.engine = loaded.engine
         if loaded.threads > 0:
             self._plan.admit(self.pid, loaded.threads)
@@ -237,6 +239,8 @@ class WorkerProcess:
         self._failures = 0
         self._enter(WorkerState.MODEL_LOADED)
         self._metrics.worker_loaded(self.name, self.load_s)
+        # TorchServe: a load takes time beside the worker's own, as a batch does
+        self._metrics.batch_overhead(monotonic() - self._loaded_at)
         log.info("worker %s ready in %.2f s (pid %d)", self.name, self.load_s, self.pid)
         if not self.first_outcome.done():
             self.first_outcome.set_result(200)
