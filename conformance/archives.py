@@ -122,6 +122,21 @@ SOURCES: dict[str, Source] = {
     ),
     "tickets": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\nuseJobTicket: true\n"),
     "replies": Source("replies.py"),
+    "described": Source("described.py"),
+    "described_pairs": Source(
+        "described.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
+    "short_queue": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
+    "no_retries": Source(
+        "failures.py", config="minWorkers: 1\nmaxWorkers: 1\nmaxRetryTimeoutInSec: 0\n"
+    ),
+    "odd_config": Source(
+        "echo.py",
+        config="minWorkers: 2\nmaxWorkers: 1\nbatchSize: 0\nmaxBatchDelay: -3\n"
+        "responseTimeout: -4\nstartupTimeout: 0\nmaxRetryTimeoutInSec: 7\n"
+        "clientTimeoutInMills: 99\ndeviceType: gpu\ndeviceIds: [0, 1]\nuseJobTicket: true\n",
+    ),
+    "batch_config": Source("echo.py", config="batchSize: 6\n"),
     "captive": Source("captive.py", config="minWorkers: 1\nmaxWorkers: 1\n"),
     "captive_online": Source(
         "captive.py", config="minWorkers: 1\nmaxWorkers: 1\nsandbox: {network: true}\n"

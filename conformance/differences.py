@@ -89,6 +89,23 @@ GROUPS = (
                 "The same status and type; the message says what is wrong with the body",
                 "The message is about the request, not about Java",
             ),
+            Difference(
+                "form-errors",
+                "A form that cannot be read is answered in the words of Java's HTTP library:"
+                " `java.lang.NullPointerException: Cannot invoke ...`",
+                "The same status and type; the message says what is wrong with the form",
+                "The message is about the request, not about Java",
+                tests=(
+                    "tests/frontend/test_parsing.py::test_a_part_that_cannot_be_read_is_an_error",
+                ),
+            ),
+            Difference(
+                "orderly-ends",
+                "Behind an answer of status 400 or more the connection is reset",
+                "It is closed in order",
+                "A reset may cost a slow client the end of the answer",
+                tests=("tests/frontend/test_http_protocol.py::test_close_from_400_on",),
+            ),
         ),
     ),
     Group(
@@ -226,6 +243,16 @@ GROUPS = (
                 "A failed deployment can simply be repeated",
             ),
             Difference(
+                "why-not-ready",
+                "A description of a model tells that its workers are not ready",
+                "Where none is, `notReady` at its end tells why",
+                "The one who operates sees the reason where he looks, not only in the log",
+                tests=(
+                    "tests/system/test_sandbox.py::"
+                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
+                ),
+            ),
+            Difference(
                 "empty-configs",
                 "An archive whose `model-config.yaml` holds comments only, or no mapping, cannot be"
                 " registered: 500 with an error of Java's",
@@ -346,6 +373,17 @@ GROUPS = (
                 "The management API is no way to read the server's files",
                 tests=(
                     "tests/modelstore/test_store.py::test_a_file_that_is_no_archive_is_not_copied",
+                ),
+            ),
+            Difference(
+                "refused-downloads-are-gone",
+                "What was downloaded for a registration that then failed stays in the model store,"
+                " and the next attempt gets 500 `Model file already exists ...`",
+                "Nothing stays",
+                "A failed deployment can simply be repeated",
+                tests=(
+                    "tests/modelstore/test_store.py::"
+                    "test_a_refused_download_does_not_stay_in_the_store",
                 ),
             ),
             Difference(

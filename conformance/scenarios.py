@@ -11,6 +11,7 @@ from conformance.cases import (
     replies,
     requests,
     routes,
+    statements,
     streams,
     tokens,
 )
@@ -26,5 +27,6 @@ SCENARIOS: list[Scenario] = [
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,
     *tokens.SCENARIOS,
+    *statements.SCENARIOS,
     *configuration.SCENARIOS,
 ]

@@ -203,7 +203,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("the head of the request is too large")
         if not self.headers and self.parser.get_http_version() == "0.9":
             raise ValueError("the request line has no version")
-        url = self.url
+        url = self.url.partition(b"#")[0]  # TorchServe: a fragment is left out
         if not url.startswith(b"/") and b"://" in url:
             parsed = httptools.parse_url(url)
             url = (parsed.path or b"/") + (b"?" + parsed.query if parsed.query else b"")

@@ -3,6 +3,7 @@
 A body is opaque, and reaches the worker as it came, unless its content type says form.
 """
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus, unquote_to_bytes
@@ -36,16 +37,20 @@ def read_input(
     query: Sequence[tuple[str, str]] = (),
 ) -> RequestInput:
     """The request as the handler sees it; `added` are the headers TorchServe adds itself."""
-    content_type = b""
-    for name, value in headers:
-        if name.lower() == b"content-type":
-            content_type = value
-    parameters = read_parameters(content_type.decode("latin-1"), body)
+    parameters = read_parameters(_content_type(headers), body)
     if query:
         # TorchServe: the body counts where it gives the same name
         asked = [InputParameter(name, value.encode("utf-8", "replace")) for name, value in query]
         parameters = _last_of_each([*asked, *parameters])
     return RequestInput(request_id, read_headers(headers, body, added), parameters)
+
+
+def _content_type(headers: Sequence[Header]) -> str:
+    """TorchServe: of several the first counts, though the handler sees the last."""
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.decode("latin-1").strip()
+    return ""
 
 
 def read_headers(headers: Sequence[Header], body: Body, added: Mapping[str, str]) -> dict[str, str]:
@@ -65,16 +70,15 @@ def read_headers(headers: Sequence[Header], body: Body, added: Mapping[str, str]
 
 def read_parameters(content_type: str, body: Body) -> list[InputParameter]:
     """One parameter `body`, or the fields of a form; of a repeated name the last one counts."""
-    mime_type = content_type.partition(";")[0].strip()
-    match mime_type.lower():
-        case "application/x-www-form-urlencoded":
-            return _last_of_each(_urlencoded_fields(bytes(body)))
-        case "multipart/form-data":
-            boundary = parse_options_header(content_type)[1].get(b"boundary")
-            if boundary == b"":
-                raise MalformedForm("Needs a boundary value : multipart/form-data; boundary=...")
-            if boundary:
-                return _last_of_each(_MultipartForm(boundary).read(bytes(body)))
+    mime_type = content_type.partition(";")[0]  # TorchServe: with the blanks before a semicolon
+    if mime_type.lower() == "application/x-www-form-urlencoded":
+        return _last_of_each(_urlencoded_fields(bytes(body)))
+    if mime_type.startswith("multipart/form-data"):  # TorchServe: not in capitals
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if boundary == b"":
+            raise MalformedForm("Needs a boundary value : multipart/form-data; boundary=...")
+        if boundary:
+            return _last_of_each(_MultipartForm(boundary).read(bytes(body)))
     return [InputParameter("body", body, mime_type)]
 
 
@@ -103,7 +107,7 @@ def _urlencoded_field(pair: bytes) -> InputParameter:
     raw_name, _, value = pair.partition(b"=")
     if b"%" in raw_name and BAD_ESCAPE.search(raw_name):
         raise MalformedForm(f"Bad string: '{_shown(raw_name)}'")
-    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS)
+    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS).replace("\t", " ")
     if not name:
         raise MalformedForm("empty name : the fields of a form are written name=value&name=value")
     if b"%" in value and (bad := BAD_ESCAPE.search(value)):
@@ -199,10 +203,19 @@ class _MultipartForm:
             )
         # TorchServe: without a file name even a declared content type is not one
         is_file = b"filename" in options or ENCODED_FILE_NAME.search(disposition) is not None
+        self._check_charset()
         content_type = self._content_type_of_file() if is_file else ""
         self._fields.append(
             InputParameter(name.decode("utf-8", "replace"), b"".join(self._data), content_type)
         )
+
+    def _check_charset(self) -> None:
+        declared = self._headers.get(b"content-type", b"")
+        charset = parse_options_header(declared)[1].get(b"charset", b"utf-8").decode("latin-1")
+        try:
+            codecs.lookup(charset)
+        except (LookupError, ValueError) as error:
+            raise MalformedForm(f"The charset of a part is unknown: {charset}") from error
 
     def _content_type_of_file(self) -> str:
         encoding = self._headers.get(b"content-transfer-encoding")

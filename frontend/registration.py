@@ -20,7 +20,7 @@ EXPECTED = 'Expected an object with a url, such as {"url": "model.mar"}.'
 
 async def read_registration(call: Call) -> tuple[Registration, bool]:
     """The registration, and whether the client wants to wait for the workers."""
-    mime_type = call.header(b"content-type").partition(";")[0].strip()
+    mime_type = call.header(b"content-type").strip().partition(";")[0]
     if mime_type.lower() == "application/json":
         return _from_json(await call.body())
     return _from_query(call)

@@ -413,15 +413,15 @@ class ModelRegistry:
         config = model_dir.config
         if config.max_workers >= config.min_workers > 0:
             return config.min_workers, config.max_workers
-        if asked.loaded_at_startup:
-            low = _positive(configured.get("minWorkers"))
-            high = _positive(configured.get("maxWorkers"))
-            if low and high:
-                return low, max(low, high)
         initial = asked.initial_workers
         if initial is None:
             initial = self._defaults.workers_at_register
-        return (initial, initial) if initial > 0 else (0, 0)
+        initial = max(0, initial)
+        if not asked.loaded_at_startup:
+            return initial, initial
+        # TorchServe: each for itself, even where the minimum is then above the maximum
+        low, high = (_positive(configured.get(name)) for name in ("minWorkers", "maxWorkers"))
+        return low or initial, high or initial
 
 
 def _check_printable(parameter: str, value: str | None) -> None:

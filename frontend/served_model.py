@@ -115,9 +115,9 @@ class ServedModel:
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
-    def is_ready(self) -> bool:
-        """True when as many workers as asked for have loaded the model."""
-        return sum(worker.is_ready for worker in self.workers) >= self.spec.min_workers
+    def is_scaled(self) -> bool:
+        """True when as many workers as asked for live. TorchServe: they may still be loading."""
+        return sum(worker.is_running for worker in self.workers) >= self.spec.min_workers
 
     @property
     def claim(self) -> ModelClaim:
@@ -132,6 +132,8 @@ class ServedModel:
         self, request_input: RequestInput, version: str | None = None, describes: bool = False
     ) -> Job:
         """Queue a request; `version` is what the client asked for, None for the default.
+
+        One that `describes` the model is never in a batch with others.
 
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
         wants a worker to be idle and none is.
@@ -155,15 +157,18 @@ class ServedModel:
         """
         self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)
         started = [self._start_worker() for _ in range(min_workers - len(self.workers))]
-        leaving = self.workers[max(max_workers, 0) :]
-        self.workers = self.workers[: max(max_workers, 0)]
-        for worker in leaving:
-            worker.begin_stop()
-            self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
+        if not started:
+            self._let_go(self.workers[max(max_workers, 0) :])
         if not self.workers:
             self._refuse_queued()
             self._keep(self._origin.close())  # nothing shares its weights any more
         return started
+
+    def _let_go(self, leaving: list[WorkerProcess]) -> None:
+        self.workers = [worker for worker in self.workers if worker not in leaving]
+        for worker in leaving:
+            worker.begin_stop()
+            self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
 
     async def scale(self, min_workers: int, max_workers: int) -> int:
         """Scale, and wait until the new workers have loaded or the first one failed.

@@ -710,7 +710,8 @@ def _exposure(config: Config) -> list[str]:
 
 def _any_url(config: Config) -> list[str]:
     """In TorchServe's words, where somebody could register a model by url."""
-    if not config.enable_model_api or config.allowed_urls != Config().allowed_urls:
+    is_limited = "allowed_urls" in config.given or config.allowed_urls != Config().allowed_urls
+    if is_limited or not config.enable_model_api:
         return []
     return [
         "Your torchserve instance can access any URL to load models. When deploying to production, "

@@ -336,6 +336,16 @@ def test_204_has_neither_length_nor_body(run: Any) -> None:
     assert not closed
 
 
+@pytest.mark.parametrize(("status", "length"), [(205, b"0"), (304, b"3")])
+def test_205_says_it_has_no_body_and_304_how_long_it_would_be(
+    run: Any, status: int, length: bytes
+) -> None:
+    request = b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc"
+    _, headers, _, closed = run(exchange(request, Echo(status), has_body=False))
+    assert headers[b"content-length"] == length
+    assert not closed
+
+
 def test_pipelined_requests_are_answered_in_order(run: Any) -> None:
     async def main() -> None:
         async with listening(Echo()) as listener, connected(listener) as client:
@@ -401,6 +411,13 @@ def test_path_is_decoded_and_the_query_kept_apart(run: Any) -> None:
     run(exchange(b"GET //a%2Fb/%ZZ?x=%20 HTTP/1.1\r\n\r\n", app))
     scope = app.scopes[0]
     assert (scope["path"], scope["query_string"]) == ("//a/b/%ZZ", b"x=%20")
+
+
+def test_a_fragment_is_left_out(run: Any) -> None:
+    app = Echo()
+    run(exchange(b"GET /a%23b#c?d HTTP/1.1\r\n\r\n", app))
+    scope = app.scopes[0]
+    assert (scope["path"], scope["query_string"]) == ("/a#b", b"")
 
 
 def test_absolute_target_is_reduced_to_its_path(run: Any) -> None:

@@ -29,6 +29,10 @@ def names(jobs: list[Job]) -> list[str]:
     return [one.request.request_id for one in jobs]
 
 
+def description(name: str) -> Job:
+    return Job(RequestInput(name, {}, []), "default", describes=True)
+
+
 def filled(queue: JobQueue, *request_ids: str) -> list[Job]:
     jobs = [job(request_id) for request_id in request_ids]
     for one in jobs:
@@ -99,6 +103,36 @@ def test_a_late_job_joins_a_waiting_batch() -> None:
         await asyncio.sleep(0)
         filled(queue, "b")
         assert names(await batch) == ["a", "b"]
+
+    run(scenario)
+
+
+def test_a_description_is_never_batched_with_other_requests() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batches = [pulled(queue, 4, 5) for _ in range(4)]
+        filled(queue, "a", "b")
+        queue.put(description("c"))  # ends the batch before it, which would wait for more
+        queue.put(description("d"))
+        filled(queue, "e", "f", "g", "h")
+        assert [names(await batch) for batch in batches] == [
+            ["a", "b"],
+            ["c"],
+            ["d"],
+            ["e", "f", "g", "h"],
+        ]
+
+    run(scenario)
+
+
+def test_a_description_behind_a_client_that_left_waits_for_nobody() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = pulled(queue, 4, 5)
+        (left,) = filled(queue, "a")
+        left.cancel()
+        queue.put(description("b"))
+        assert names(await batch) == ["b"]
 
     run(scenario)
 

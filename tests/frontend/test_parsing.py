@@ -27,7 +27,9 @@ def part(disposition: str, content: str, *headers: str) -> str:
         ("application/json", "application/json"),
         ("application/json; charset=utf-8", "application/json"),
         ("Application/JSON", "Application/JSON"),
-        ("text/plain ; charset=latin1", "text/plain"),
+        ("text/plain ; charset=latin1", "text/plain "),
+        ("application/x-www-form-urlencoded ; charset=utf-8", "application/x-www-form-urlencoded "),
+        ("Multipart/Form-Data; boundary=B", "Multipart/Form-Data"),
         ("multipart/mixed; boundary=B", "multipart/mixed"),
         ("multipart/form-data", "multipart/form-data"),
     ],
@@ -52,6 +54,7 @@ def test_body_that_is_no_form_is_opaque(content_type: str, seen: str) -> None:
         (b"a=1&b=2\n", {"a": b"1", "b": b"2"}),
         (b"a=1\r\n", {"a": b"1"}),
         (b"a=1\r", {"a": b"1"}),
+        (b"a\tb=1", {"a b": b"1"}),
         (b"a=\nb=2&c=3", {"a": b""}),
         (b"\na=1", {"a": b"1"}),
         (b"a=1%0A", {"a": b"1\n"}),
@@ -170,6 +173,20 @@ def test_part_may_have_a_long_name_and_many_headers() -> None:
     headers = [f"X-{n}: {n}" for n in range(90)]
     body = (part(f'form-data; name="{name}"', "1", *headers) + "--B--\r\n").encode()
     assert read_parameters(MULTIPART, body) == [InputParameter(name, b"1", "")]
+
+
+def test_part_in_an_unknown_charset_cannot_be_read() -> None:
+    header = "Content-Type: text/plain; charset=none"
+    body = (part('form-data; name="a"', "1", header) + "--B--\r\n").encode()
+    with pytest.raises(MalformedForm, match="unknown: none"):
+        read_parameters(MULTIPART, body)
+
+
+def test_of_several_content_types_the_first_counts() -> None:
+    headers = [(b"Content-Type", b"text/plain"), (b"content-type", b"application/json")]
+    seen = read_input("id", headers, b"1", {})
+    assert seen.parameters == [InputParameter("body", b"1", "text/plain")]
+    assert seen.headers["content-type"] == "application/json"
 
 
 def test_binary_part_arrives_unchanged() -> None:

@@ -86,6 +86,7 @@ def test_no_listener_has_a_literal_address_of_ipv6(address: str) -> None:
         (Config(enable_model_api=True), True),
         (Config(), False),
         (Config(enable_model_api=True, allowed_urls=["https://models.example.org/.*"]), False),
+        (Config(enable_model_api=True, given={"allowed_urls": "file://.*|http(s)?://.*"}), False),
     ],
 )
 def test_that_registering_may_ask_every_machine_is_warned_of(
