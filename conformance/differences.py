@@ -96,7 +96,7 @@ GROUPS = (
                 "The same status and type; the message says what is wrong with the form",
                 "The message is about the request, not about Java",
                 tests=(
-                    "tests/frontend/test_parsing.py::test_a_part_that_cannot_be_read_is_an_error",
+                    "tests/frontend/test_parsing.py::test_part_without_a_name",
                 ),
             ),
             Difference(
