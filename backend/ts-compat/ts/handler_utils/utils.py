@@ -7,7 +7,7 @@ from typing import Any
 
 
 def send_intermediate_predict_response(
-    ret: Any, req_id_map: Mapping[int, str], message: str, code: int, context: Any = None
+    ret: Any, req_id_map: Mapping[int, str], message: str, code: int, context: Any
 ) -> None:
     """Send `ret[index]` as the next piece of the answer to each request of `req_id_map`.
 
