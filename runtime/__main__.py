@@ -38,6 +38,7 @@ from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
+from torchkeep.frontend.metric_script import MetricScript, script_of
 from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
 from torchkeep.frontend.metrics_config import (
     MetricsConfig,
@@ -224,7 +225,9 @@ async def _serve(
                     renewing = tasks.create_task(server.attested_tls.keep_fresh())
                     tasks.create_task(_cancel_at(stop, renewing))
                 if not config.disable_system_metrics:
-                    reader = SystemMetrics(metrics, config.metric_time_interval)
+                    reader = SystemMetrics(
+                        metrics, config.metric_time_interval, script=server.metric_script
+                    )
                     tasks.create_task(reader.run(stop))
         except* OSError as failures:
             # TorchServe: the words its users search for when a port is taken.
@@ -242,6 +245,7 @@ class Server:
     listeners: list[Listener]
     addresses: Mapping[str, Address]  # by what is asked there
     attested_tls: AttestedTls | None
+    metric_script: MetricScript | None
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -332,7 +336,9 @@ async def compose(
             )
         loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        yield Server(listeners, _addresses(config), attested_tls, registry, snapshots, loading)
+        script = _metric_script(config, environ, zygote, registry)
+        addresses = _addresses(config)
+        yield Server(listeners, addresses, attested_tls, script, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -807,6 +813,31 @@ def _metrics(config: Config, logs: Logs | None) -> Metrics:
         mode=cast(Mode, config.metrics_mode),
         detects_model_metrics=config.model_metrics_auto_detect,
         logs=MetricLogs(logs.ts_metrics, logs.model_metrics) if logs else None,
+    )
+
+
+def _metric_script(
+    config: Config, environ: Mapping[str, str], zygote: ZygoteClient, registry: ModelRegistry
+) -> MetricScript | None:
+    """The user's own script, which reads the machine in place of the server."""
+    setting = config.system_metrics_cmd
+    if not setting or config.disable_system_metrics:
+        return None
+    home = config.model_server_home or Path.cwd()
+    command = script_of(setting, home)
+    if config.is_confidential or command is None:
+        reason = f"{home} holds no such script" if command is None else "not beside secrets"
+        start_step(
+            f"Warning: system_metrics_cmd={setting} is not run ({reason}): the server reads "
+            "processors, memory and disk itself"
+        )
+        return None
+    return MetricScript(
+        zygote,
+        command,
+        home,
+        dict(environ),
+        lambda: [w.pid for served in registry.all() for w in served.workers if w.pid],
     )
 
 

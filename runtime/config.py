@@ -101,7 +101,7 @@ class Config:
     model_metrics_auto_detect: bool = key(TORCHSERVE_BOOLEAN, False)
     disable_system_metrics: bool = key(TORCHSERVE_BOOLEAN, False)
     metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
-    system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
+    system_metrics_cmd: str = key(WORDS, "", env=None)
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
@@ -207,11 +207,6 @@ def load_config(
         warnings.append(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
-        )
-    if values.get("system_metrics_cmd"):
-        warnings.append(
-            f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
-            " reads processors, memory and disk itself"
         )
     if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
         warnings.append(

@@ -636,4 +636,4 @@ def test_the_documentation_names_what_never_has_an_effect() -> None:
     table = page.read_text().partition("## Without any effect")[2].partition("\n## ")[0]
     keys = {one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata}
     never = {name for name, key in keys.items() if key.in_vain}
-    assert set(re.findall(r"`([a-z_]+)`", table)) == never | {"system_metrics_cmd"}
+    assert set(re.findall(r"`([a-z_]+)`", table)) == never
