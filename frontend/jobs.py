@@ -25,12 +25,14 @@ class Job:
         "request",
         "stream",
         "version",
+        "waited_s",
     )
 
     def __init__(self, request: RequestInput, version: str) -> None:
         self.request = request
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
+        self.waited_s = 0.0  # from then until a worker got it
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
         self._outcome: Prediction | Failure | None = None

@@ -286,12 +286,12 @@ class WorkerProcess:
 
     def _send(self, batch: list[Job]) -> None:
         self._pull = None
-        name, now = self._settings.load.model_name, monotonic()
+        now = monotonic()
         if not self._in_flight:
             self._began = now
         self._in_flight.append(batch)
         for job in batch:
-            self._metrics.queue_latency(name, job.version, now - job.accepted_at)
+            job.waited_s = now - job.accepted_at
         try:
             predict = Predict([job.request for job in batch])
             self._connection.post(predict, self._settings.response_timeout_s)
@@ -315,7 +315,10 @@ class WorkerProcess:
             for job in batch:
                 job.fail(WorkerFailed(predictions.status, predictions.message))
         else:
+            name = self._settings.load.model_name
             for job, prediction in zip(batch, predictions.items, strict=True):
+                # TorchServe: the wait of a request counts when it is answered, and no error is
+                self._metrics.queue_latency(name, job.version, job.waited_s)
                 job.answer(prediction)
         self._metrics.batch_overhead(monotonic() - now)
 

@@ -24,6 +24,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
+# `bench` and `conformance` are programs beside the package: only tests import them. Last, so
+# that no other name changes its meaning by it.
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
 
@@ -110,8 +116,12 @@ class Server:
         snapshots: bool = False,
         restart: "Server | None" = None,
         asks_for_keys: bool = False,
+        files: dict[str, str] | None = None,
     ) -> None:
-        """`restart` is one that has ended: this one has its addresses, from its snapshot."""
+        """`restart` is one that has ended: this one has its addresses, from its snapshot.
+
+        `files` are written into the working directory.
+        """
         self.workdir = workdir
         self.temp = workdir / "tmp"
         self.temp.mkdir(parents=True, exist_ok=True)
@@ -127,6 +137,8 @@ class Server:
         lines = {**dict(addresses), "enable_model_api": "true", **config}
         properties = workdir / "config.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        for name, content in (files or {}).items():
+            (workdir / name).write_text(content)
         self.log_file = workdir / "server.log"
         command = [
             *launcher,
@@ -143,6 +155,7 @@ class Server:
             command += ["--ts-config", str(properties)]
         else:
             self.inference, self.management = restart.inference, restart.management
+            self.metrics = restart.metrics
         if not snapshots:
             command += ["--ncs"]
         if models:
@@ -151,7 +164,13 @@ class Server:
             self.process = subprocess.Popen(
                 command,
                 cwd=workdir,
-                env={**os.environ, "TEMP": str(self.temp), "TMPDIR": str(self.temp), **env},
+                env={
+                    **os.environ,
+                    "TEMP": str(self.temp),
+                    "TMPDIR": str(self.temp),
+                    "SCENARIO_HOME": str(workdir),
+                    **env,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -260,6 +279,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         restart: Server | None = None,
         is_expected_to_start: bool = True,
         asks_for_keys: bool = False,
+        files: dict[str, str] | None = None,
     ) -> Server:
         workdir = (home or tmp_path) / f"server{len(servers)}"
         workdir.mkdir()
@@ -274,6 +294,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             snapshots,
             restart,
             asks_for_keys,
+            files,
         )
         servers.append(server)
         if is_expected_to_start:

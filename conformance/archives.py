@@ -1,12 +1,11 @@
-"""The archives of the system tests, built from tests/handlers: good ones and broken ones.
+"""The archives of the cases and of the system tests, from tests/handlers: good and broken ones.
 
 Packed by zip code of our own, exactly as torch-model-archiver packs them, so that the
-tests depend on no archiver. Where TORCHKEEP_REFERENCE names a virtual environment, its
-torch-model-archiver packs them instead: that is how the facts were recorded.
+tests depend on no archiver. Where a virtual environment is given, its torch-model-archiver
+packs them instead: that is how the facts were recorded.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-HANDLERS = Path(__file__).parent.parent / "handlers"
+HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
 SEED = 20
 
 
@@ -73,6 +72,7 @@ SOURCES: dict[str, Source] = {
     ),
     "echo_tgz": Source("echo.py", form=".tar.gz"),
     "echo_dir": Source("echo.py", form=""),
+    "metered": Source("metered.py"),
     "rows": Source("rows.py"),
     "row_pairs": Source(
         "rows.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
@@ -172,25 +172,26 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 }
 
 
-def build_archives(store: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+def build_archives(
+    store: Path, names: Iterable[str] | None = None, packed_by: Path | None = None
+) -> dict[str, Path]:
     """Build the named archives (all when None) in `store`; returns name -> path."""
     store.mkdir(parents=True, exist_ok=True)
     names = [*SOURCES, *BROKEN] if names is None else list(names)
-    return {name: _build(name, store) for name in names}
+    return {name: _build(name, store, packed_by) for name in names}
 
 
-def _build(name: str, store: Path) -> Path:
+def _build(name: str, store: Path, reference: Path | None) -> Path:
     if name in BROKEN:
         target = store / f"{name}.mar"
         BROKEN[name](target)
         return target
     source = SOURCES[name]
     target = store / f"{name}{source.form}"
-    reference = os.environ.get("TORCHKEEP_REFERENCE")
     with TemporaryDirectory() as scratch:
         files = _collect(source, Path(scratch))
         if reference:
-            _pack_with_reference(Path(reference), name, source, files, target)
+            _pack_with_reference(reference, name, source, files, target)
         else:
             _pack(name, source, files, target)
     return target
