@@ -213,6 +213,7 @@ def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
         model_yaml_config=_read_model_config(Path(load.model_dir), manifest),
     )
     context.cl_socket = PieceSender()
+    context.is_confined = load.sandbox.level != "off"
     return context
 
 

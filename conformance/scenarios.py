@@ -2,6 +2,7 @@
 
 from conformance.case import Scenario
 from conformance.cases import (
+    default_handlers,
     envelopes,
     handlers,
     lifecycle,
@@ -21,6 +22,7 @@ SCENARIOS: list[Scenario] = [
     *envelopes.SCENARIOS,
     *streams.SCENARIOS,
     *handlers.SCENARIOS,
+    *default_handlers.SCENARIOS,
     *management.SCENARIOS,
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,
