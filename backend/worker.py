@@ -11,9 +11,11 @@ from time import perf_counter
 
 from torchkeep.backend import process
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.ranks import Ranks
+from torchkeep.backend.sending import send_all
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
-from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
+from torchkeep.runtime.messages import Load, Loaded, Message, Predict
 from torchkeep.runtime.processes import become_subreaper, keep_memory_private
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
@@ -38,6 +40,7 @@ class Worker:
         self._frontend_pid = frontend_pid
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
+        self._ranks: Ranks | None = None  # the other processes of a parallel model
         self._looks_out = False
 
     def run(self) -> None:
@@ -82,6 +85,8 @@ class Worker:
             case Load():
                 return self._load(message)
             case Predict(requests) if self._service is not None:
+                if self._ranks is not None:
+                    self._ranks.follow(message)
                 return self._service.predict(requests)
         raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
 
@@ -92,12 +97,18 @@ class Worker:
                 process.set_threads(load.threads)
                 self._shared.rehearse()
                 self._service = self._shared
+            elif load.parallel.world_size > 1:
+                _enter(load)
+                self._ranks = Ranks(load, self._send)
+                self._service = self._ranks.load()
             else:
                 self._service = load_service(load)
         except LoadFailed as error:
             return Loaded(error.status, error.message)
         service = self._service
         service.connect(self._send)
+        if self._ranks is not None:
+            return Loaded(200, service.summary)  # no threads: it alone could be pinned
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:
@@ -111,16 +122,10 @@ class Worker:
         return secret
 
     def _send(self, message: Message) -> None:
-        buffers: list[Body] = self._wire.seal(message)
-        while buffers:
-            try:
-                sent = self._connection.sendmsg(buffers[:64])
-            except (BrokenPipeError, ConnectionResetError):
-                raise SystemExit(0) from None  # the frontend no longer wants the answer
-            while buffers and sent >= len(buffers[0]):
-                sent -= len(buffers.pop(0))
-            if sent:
-                buffers[0] = memoryview(buffers[0])[sent:]
+        try:
+            send_all(self._connection, self._wire.seal(message))
+        except (BrokenPipeError, ConnectionResetError):
+            raise SystemExit(0) from None  # the frontend no longer wants the answer
 
 
 def load_service(load: Load) -> Service:
@@ -128,8 +133,12 @@ def load_service(load: Load) -> Service:
 
     Raises LoadFailed.
     """
+    _enter(load)
+    process.set_threads(load.threads)
+    return Service.load(load)
+
+
+def _enter(load: Load) -> None:
     os.environ.clear()
     os.environ.update(load.environment)
     confine(load.sandbox, load.model_dir)
-    process.set_threads(load.threads)
-    return Service.load(load)
