@@ -9,7 +9,7 @@ import os
 import socket
 from time import perf_counter
 
-from torchkeep.backend import process
+from torchkeep.backend import process, profiling
 from torchkeep.backend.confine import confine, confine_fork
 from torchkeep.backend.ranks import Ranks
 from torchkeep.backend.sending import send_all
@@ -52,6 +52,12 @@ class Worker:
         keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
+        if profiling.is_asked_for(os.environ):
+            profiling.profiled(self._serve)
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
         while True:
             try:
                 count = self._receive()

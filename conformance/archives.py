@@ -123,6 +123,10 @@ def write_vocabulary(path: Path) -> None:
     torch.save(VOCABULARY, path)
 
 
+RANKS = (
+    "minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 30\ndeviceType: cpu\nparallelType: {type}\n"
+    "torchrun:\n  nproc-per-node: 2\n"
+)
 CLASS_NAMES = {str(index): [f"n{index:08}", f"class_{index}"] for index in range(1000)}
 
 SOURCES: dict[str, Source] = {
@@ -244,6 +248,12 @@ SOURCES: dict[str, Source] = {
         serialized_file="classifier.pth",
         write_weights=write_classifier,
         extra_files={"index_to_name.json": '["a", "b"]'},
+    ),
+    "ranks": Source("ranks.py", config=RANKS.format(type="tp")),
+    "ranks_pp": Source("ranks.py", config=RANKS.format(type="pp")),
+    "ranks_custom": Source("ranks.py", config=RANKS.format(type="custom")),
+    "ranks_no_load": Source(
+        "ranks.py", config=RANKS.format(type="tp"), extra_files={"load_fails": ""}
     ),
     "word_lengths": Source(
         "word_lengths.py",

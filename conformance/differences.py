@@ -282,6 +282,23 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "whole-batches",
+                "`text_classifier` and `densenet_handler` answer one request of a batch and fail"
+                " the others; `object_detector` fails for pictures of two sizes",
+                "Every request of a batch is answered",
+                "Batches are for throughput with these handlers, too",
+                tests=(
+                    "tests/backend/ts/test_default_handlers.py::"
+                    "test_pictures_of_two_sizes_are_one_batch",
+                ),
+            ),
+            Difference(
+                "typed-explanations",
+                "A text of type text/plain cannot be explained by `text_classifier`: 503",
+                "It is explained as the same text without a type is",
+                "The type that a client should send is no reason to fail",
+            ),
+            Difference(
                 "no-java",
                 "Needs Java",
                 "Does not",

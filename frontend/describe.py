@@ -80,7 +80,7 @@ def _describe_worker(worker: WorkerProcess) -> dict[str, Any]:
         "status": "READY" if worker.is_ready else "UNLOADING",
         "memoryUsage": worker.memory_bytes,
         "pid": worker.pid,
-        "gpu": False,
+        "gpu": worker.gpu_id >= 0,
         "gpuUsage": "N/A",
     }
 

@@ -36,6 +36,7 @@ from torchkeep.frontend.app import (
 from torchkeep.frontend.attestation import Attestor, ServerIdentity
 from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
+from torchkeep.frontend.gpus import Gpus, gpu_count
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
@@ -45,6 +46,7 @@ from torchkeep.frontend.metrics_config import (
     parse_metrics_config,
 )
 from torchkeep.frontend.model_events import ModelEvents
+from torchkeep.frontend.parallel import DistributionPorts
 from torchkeep.frontend.plugin_endpoints import (
     PluginEndpoints,
     check_endpoints,
@@ -299,6 +301,8 @@ async def compose(
             interpreters=_interpreters(environ),
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
             sandbox=replace(sandbox, areas=_areas(store)),
+            distribution_ports=DistributionPorts(config.initial_distribution_port),
+            gpus=Gpus(_gpus(config, environ)),
             metrics_file=metrics_file,
             metrics_config=metrics_config,
         )
@@ -682,6 +686,11 @@ def _exposure(config: Config) -> list[str]:
 
 def _startup_workers(config: Config, compute: Compute) -> int:
     return config.default_workers_per_model or compute.cores.logical_count
+
+
+def _gpus(config: Config, environ: Mapping[str, str]) -> int:
+    from_environment = config.enable_envvars_config and "TS_NUMBER_OF_GPU" in environ
+    return gpu_count(config.number_of_gpu, not from_environment, environ)
 
 
 def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:

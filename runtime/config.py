@@ -113,6 +113,9 @@ class Config:
     plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
+    number_of_gpu: int | None = key(COUNT, None)
+    initial_distribution_port: int = key(PORT, 29500)
+    ipex_gpu_enable: bool = key(BOOLEAN, False)
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
@@ -130,15 +133,12 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    number_of_gpu: int | None = key(COUNT, None, has_effect=False)
     number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
     netty_client_threads: int = key(COUNT, 0, has_effect=False)
     async_logging: bool = key(BOOLEAN, False, has_effect=False)
     prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
     debug: bool = key(BOOLEAN, False, has_effect=False)
-    initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)

@@ -1,34 +1,15 @@
 """The built-in handler `text_classifier`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ts.handler_utils.text_utils import ngrams_iterator
 from ts.handler_utils.timer import timed
+from ts.torch_handler.text_batch import Texts
 from ts.torch_handler.text_handler import TextHandler
 from ts.torch_handler.vision_handler import no_captum
 from ts.utils.util import map_class_to_label
-
-
-class _Texts(tuple[Any, Any]):
-    """(token numbers of all texts in a row, their tokens), and where each text begins.
-
-    The tokens of one text are a list of words, those of several a list of such lists.
-    """
-
-    offsets: list[int]
-    words: list[list[str]]
-
-    @classmethod
-    def of(cls, numbers: Sequence[Any], words: list[list[str]]) -> "_Texts":
-        together = torch.cat(list(numbers)) if len(numbers) != 1 else numbers[0]
-        made = cls((together, words[0] if len(words) == 1 else words))
-        made.words, made.offsets = words, [0]
-        for one in numbers[:-1]:
-            made.offsets.append(made.offsets[-1] + len(one))
-        return made
 
 
 class TextClassifier(TextHandler):
@@ -50,7 +31,7 @@ class TextClassifier(TextHandler):
             )
             for one in words
         ]
-        return _Texts.of(numbers, words)
+        return Texts.of(numbers, words)
 
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
