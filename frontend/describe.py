@@ -81,7 +81,8 @@ def _describe_worker(worker: WorkerProcess) -> dict[str, Any]:
         "memoryUsage": worker.memory_bytes,
         "pid": worker.pid,
         "gpu": worker.gpu_id >= 0,
-        "gpuUsage": "N/A",
+        # TorchServe's words where the driver's tool cannot be asked; we do not ask it
+        "gpuUsage": "failed to obtained gpu usage" if worker.gpu_id >= 0 else "N/A",
     }
 
 

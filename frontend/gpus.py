@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one worker gets: a number for its context, or the GPUs that its ranks may see."""
+    """What one worker gets: a number for its context, and the GPUs that its ranks may see."""
 
     gpu_id: int = -1  # -1: none
     visible: tuple[int, ...] = ()
@@ -42,7 +42,8 @@ class Gpus:
         if not self.count:
             return Assignment()
         if level:
-            return Assignment(visible=turns.next_row(level, self.count))
+            # TorchServe: number 0, of those that are visible, for every rank.
+            return Assignment(0, turns.next_row(level, self.count))
         if turns.ids:
             return Assignment(turns.next_id())
         # TorchServe: the first worker gets GPU 1 where there are two or more.
