@@ -194,14 +194,13 @@ class _Peer:
 
 def _listen() -> socket.socket:
     """Where the ranks will meet. Raises LoadFailed where the sandbox has no network."""
-    listener = socket.socket()
     try:
+        listener = socket.socket()
         listener.bind((LOOPBACK, 0))
         listener.listen()
+    except PermissionError as error:
+        raise LoadFailed(500, NO_NETWORK) from error
     except OSError as error:
-        listener.close()
-        if isinstance(error, PermissionError):
-            raise LoadFailed(500, NO_NETWORK) from error
         raise LoadFailed(500, f"no port for the ranks of a parallelType: {error}") from error
     return listener
 

@@ -147,4 +147,4 @@ def load_service(load: Load) -> Service:
 def _enter(load: Load) -> None:
     os.environ.clear()
     os.environ.update(load.environment)
-    confine(load.sandbox, load.model_dir)
+    confine(load.sandbox, load.model_dir, lists_interfaces=load.parallel.world_size > 1)

@@ -252,6 +252,10 @@ SOURCES: dict[str, Source] = {
     "ranks": Source("ranks.py", config=RANKS.format(type="tp")),
     "ranks_pp": Source("ranks.py", config=RANKS.format(type="pp")),
     "ranks_custom": Source("ranks.py", config=RANKS.format(type="custom")),
+    "ranks_online": Source(
+        "ranks.py", config=RANKS.format(type="tp") + "sandbox: {network: true}\n"
+    ),
+    "rpc_ranks": Source("rpc_ranks.py", config=RANKS.format(type="pp")),
     "ranks_no_load": Source(
         "ranks.py", config=RANKS.format(type="tp"), extra_files={"load_fails": ""}
     ),

@@ -44,6 +44,8 @@ class Ranks:
             answer["sum"] = self.sum_of_ranks()
         if asked == "calls":
             answer["all_calls"] = self.gathered()
+        if asked == "reach":
+            answer["refused"] = self.gathered(is_refused("/etc/shadow"))
         if asked == "limits":
             answer["no_new_privileges"] = self.gathered(no_new_privileges())
         return [json.dumps(answer)] * len(data)
@@ -53,6 +55,14 @@ class Ranks:
         found = [torch.zeros(1) for _ in range(distributed.get_world_size())]
         distributed.all_gather(found, mine)
         return [one.item() for one in found]
+
+
+def is_refused(path):
+    try:
+        open(path).close()
+    except PermissionError:
+        return True
+    return False
 
 
 def no_new_privileges():

@@ -10,13 +10,15 @@ import psutil
 import pytest
 
 from conformance.archives import build_archives
+from torchkeep.runtime.kernel import kernel_layers
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    build_archives(tmp_path / "store", ("ranks", "ranks_pp", "ranks_custom", "ranks_no_load"))
+    names = ("ranks", "ranks_pp", "ranks_custom", "ranks_no_load", "ranks_online", "rpc_ranks")
+    build_archives(tmp_path / "store", names)
     return tmp_path / "store"
 
 
@@ -39,8 +41,8 @@ def processes(group: int) -> Iterator[psutil.Process]:
 def test_ranks_compute_together_and_end_together(
     store: Path, server_factory: Callable[..., Any], poll: Callable[..., Any]
 ) -> None:
-    server = server_factory(store=store, models=["ranks.mar", "ranks_pp.mar", "ranks_custom.mar"])
-    server.wait_until_ready("ranks", "ranks_pp", "ranks_custom")
+    server = server_factory(store=store, models=["ranks.mar"])
+    server.wait_until_ready("ranks")
 
     first = asked(server, "ranks", "sum")
     assert (first["total"], first["sum"]) == (3.0, 3.0)
@@ -48,20 +50,12 @@ def test_ranks_compute_together_and_end_together(
         "RANK": "0",
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "2",
-        "TORCHELASTIC_RUN_ID": f"ranks_{server.workers('ranks')[0]['id']}",
+        "TORCHELASTIC_RUN_ID": "ranks_29500",
         "OMP_NUM_THREADS": "",
     }
-    # TorchServe: such workers are numbered apart, by as many as they have ranks.
-    ids = {int(server.workers(name)[0]["id"]) for name in ("ranks", "ranks_pp", "ranks_custom")}
-    assert ids == {29500, 29502, 29504}
-    # `tp` asks every rank, `pp` rank 0 alone, `custom` has one process.
-    assert asked(server, "ranks", "calls")["all_calls"] == [2.0, 2.0]
+    assert asked(server, "ranks", "calls")["all_calls"] == [2.0, 2.0]  # `tp` asks every rank
     assert asked(server, "ranks", "limits")["no_new_privileges"] == [1.0, 1.0]
-    before = asked(server, "ranks_pp", "plain")
-    assert (before["total"], before["calls"]) == (3.0, 1)
-    assert asked(server, "ranks_custom", "plain")["environment"]["RANK"] is None
     assert len(list(processes(first["group"]))) == 2
-    assert len(list(processes(asked(server, "ranks_custom", "plain")["group"]))) == 1
 
     # The end of another rank ends the worker, and a new one comes.
     status, _, body = server.request("POST", "/predictions/ranks", b"end")
@@ -72,12 +66,45 @@ def test_ranks_compute_together_and_end_together(
     again = asked(server, "ranks", "sum")
     assert (again["sum"], again["calls"]) == (3.0, 1)
 
+    status, _, _ = server.request("DELETE", "/models/ranks", port="management")
+    assert status == 200
+    poll(lambda: not list(processes(again["group"])), "the ranks have ended")
+
+
+@pytest.mark.long
+def test_the_kinds_of_parallel_models(store: Path, server_factory: Callable[..., Any]) -> None:
+    models = ["ranks_pp.mar", "ranks_custom.mar", "rpc_ranks.mar"]
+    server = server_factory(store=store, models=models)
+    server.wait_until_ready("ranks_pp", "ranks_custom", "rpc_ranks")
+    # TorchServe: such workers are numbered apart, by as many as they have ranks.
+    ids = {server.workers(model.removesuffix(".mar"))[0]["id"] for model in models}
+    assert ids == {"29500", "29502", "29504"}
+    answer = asked(server, "ranks_pp", "plain")
+    assert (answer["total"], answer["calls"]) == (3.0, 1)
+    answer = asked(server, "ranks_custom", "plain")  # it arranges everything itself
+    assert answer["environment"]["RANK"] is None
+    assert len(list(processes(answer["group"]))) == 1
+    _, _, body = server.request("POST", "/predictions/rpc_ranks", b"4.5")
+    assert body == b"45.0 by 2 from 0"
+
     # A rank that cannot load refuses for all, in its own words.
     path = "/models?url=ranks_no_load.mar&initial_workers=1&synchronous=true"
     status, _, body = server.request("POST", path, port="management")
     assert status == 500
     assert "rank 1: ValueError: rank 1 cannot load" in json.loads(body)["message"]
 
-    status, _, _ = server.request("DELETE", "/models/ranks", port="management")
-    assert status == 200
-    poll(lambda: not list(processes(again["group"])), "the ranks have ended")
+
+@pytest.mark.long
+def test_a_strict_sandbox_holds_every_rank(store: Path, server_factory: Callable[..., Any]) -> None:
+    if missing := kernel_layers().missing_for_strict:
+        pytest.skip(missing)
+    config = {"sandbox": "strict", "sandbox_allow": "network", "handler_log": "console"}
+    server = server_factory(store=store, models=["ranks_online.mar"], config=config)
+    server.wait_until_ready("ranks_online")
+    assert asked(server, "ranks_online", "sum")["sum"] == 3.0
+    assert asked(server, "ranks_online", "reach")["refused"] == [1.0, 1.0]
+    # Without a network the ranks cannot meet.
+    path = "/models?url=ranks.mar&initial_workers=1&synchronous=true"
+    status, _, body = server.request("POST", path, port="management")
+    assert status == 500
+    assert "sandbox: {network: true}" in json.loads(body)["message"]
