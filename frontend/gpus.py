@@ -4,9 +4,8 @@ TorchServe's rules: workers of all models take turns over all GPUs, or over the 
 their model; a worker of a parallel model takes as many in a row as it has ranks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +68,3 @@ class Turns:
         start = self._turn
         self._turn += level
         return tuple(ids[(start + one) % len(ids)] for one in range(level))
-
-
-def gpu_count(
-    asked: int | None, is_capped: bool, environ: Mapping[str, str], proc: Path = Path("/proc")
-) -> int:
-    """The GPUs to serve on: all that there are, or as many as are asked for."""
-    found = _detected(environ, proc)
-    if asked is None:
-        return found
-    # TorchServe: TS_NUMBER_OF_GPU is believed, number_of_gpu in a file is not.
-    return min(asked, found) if is_capped else asked
-
-
-def _detected(environ: Mapping[str, str], proc: Path) -> int:
-    if "CUDA_VISIBLE_DEVICES" in environ:
-        return len([one for one in environ["CUDA_VISIBLE_DEVICES"].split(",") if one.strip()])
-    try:
-        return len(list((proc / "driver/nvidia/gpus").iterdir()))  # without asking the driver
-    except OSError:
-        return 0

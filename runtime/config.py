@@ -38,6 +38,7 @@ from torchkeep.runtime.config_keys import (
     key,
 )
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.gpus import gpu_count
 from torchkeep.runtime.properties import decode_properties, parse_properties, substitute
 from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, SnapshotStore
 
@@ -169,6 +170,11 @@ class Config:
         kind = (self.key_source or "").partition(":")[0]
         has_tee = self.insecure_simulated_tee or self.evidence is not None
         return has_tee or kind in ("cdh", "kbs") or self.sandbox == "strict"
+
+    def gpu_count(self, environ: Mapping[str, str]) -> int:
+        """The GPUs to serve on."""
+        is_from_environment = self.enable_envvars_config and "TS_NUMBER_OF_GPU" in environ
+        return gpu_count(self.number_of_gpu, is_from_environment, environ)
 
     @property
     def not_served(self) -> list[str]:

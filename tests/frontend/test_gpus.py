@@ -1,10 +1,8 @@
 """Whose turn it is at which GPU: as the real TorchServe gave them out with TS_NUMBER_OF_GPU=3."""
 
-from pathlib import Path
-
 import pytest
 
-from torchkeep.frontend.gpus import Assignment, Gpus, Turns, gpu_count
+from torchkeep.frontend.gpus import Assignment, Gpus, Turns
 
 
 def test_workers_of_all_models_take_turns_and_the_first_gets_gpu_1() -> None:
@@ -45,16 +43,3 @@ def test_one_impossible_device_id_makes_the_list_count_as_unset(
 ) -> None:
     assert Gpus(3).usable_ids(asked) == usable
     assert Gpus(0).usable_ids(asked) is None
-
-
-def test_the_number_of_gpus(tmp_path: Path) -> None:
-    assert gpu_count(None, True, {}, tmp_path) == 0
-    for number in ("0000:01:00.0", "0000:02:00.0"):
-        (tmp_path / "driver/nvidia/gpus" / number).mkdir(parents=True)
-    assert gpu_count(None, True, {}, tmp_path) == 2
-    assert gpu_count(None, True, {"CUDA_VISIBLE_DEVICES": "0, 3,5"}, tmp_path) == 3
-    assert gpu_count(None, True, {"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == 0
-    # TorchServe: a file is capped at what there is, TS_NUMBER_OF_GPU is not.
-    assert gpu_count(5, True, {}, tmp_path) == 2
-    assert gpu_count(5, False, {}, tmp_path) == 5
-    assert gpu_count(0, True, {}, tmp_path) == 0
