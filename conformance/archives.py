@@ -123,6 +123,7 @@ def write_vocabulary(path: Path) -> None:
     torch.save(VOCABULARY, path)
 
 
+PAIRS_CONFIG = "batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
 RANKS = (
     "minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 30\ndeviceType: cpu\nparallelType: {type}\n"
     "torchrun:\n  nproc-per-node: 2\n"
@@ -173,6 +174,13 @@ SOURCES: dict[str, Source] = {
         model_file="mlp.py",
         serialized_file="mlp.pt",
         write_weights=write_mlp_weights,
+    ),
+    "mlp_pairs": Source(
+        "base_handler",
+        model_file="mlp.py",
+        serialized_file="mlp.pt",
+        write_weights=write_mlp_weights,
+        config=PAIRS_CONFIG,
     ),
     "base": Source(
         "base_handler",

@@ -283,8 +283,8 @@ GROUPS = (
             ),
             Difference(
                 "whole-batches",
-                "`text_classifier` and `densenet_handler` answer one request of a batch and fail"
-                " the others; `object_detector` fails for pictures of two sizes",
+                "A batch of two requests fails with `text_classifier` and `densenet_handler`, and"
+                " one of pictures of two sizes with `object_detector`: 503 for each",
                 "Every request of a batch is answered",
                 "Batches are for throughput with these handlers, too",
                 tests=(
@@ -293,10 +293,10 @@ GROUPS = (
                 ),
             ),
             Difference(
-                "typed-explanations",
-                "A text of type text/plain cannot be explained by `text_classifier`: 503",
-                "It is explained as the same text without a type is",
-                "The type that a client should send is no reason to fail",
+                "one-word-explanations",
+                "`text_classifier` cannot explain a text of one word: 503",
+                "It is explained as any other",
+                "A short text is no reason to fail",
             ),
             Difference(
                 "no-java",

@@ -99,9 +99,15 @@ TEXT = Scenario(
         infer(
             "explain a typed text",
             "/explanations/text",
-            b"stop",
+            b"it was great",
             "text/plain",
-            deliberate="typed-explanations",
+            comparison="numbers",
+        ),
+        infer(
+            "explain one word",
+            "/explanations/text",
+            b"stop",
+            deliberate="one-word-explanations",
             our_status=200,
         ),
         register("text_pairs"),
@@ -120,12 +126,19 @@ TEXT = Scenario(
 
 TENSORS = Scenario(
     "tensor handler",
-    archives=("mlp",),
+    archives=("mlp", "mlp_pairs"),
     cases=[
         register("mlp", model_name="dense", handler="densenet_handler"),
         infer("a tensor", "/predictions/dense", FOUR_NUMBERS, comparison="tensor"),
         infer("no tensor", "/predictions/dense", b"no tensor"),
         infer("nothing instead of a tensor", "/predictions/dense"),
+        register("mlp_pairs", model_name="dense_pairs", handler="densenet_handler"),
+        replace(
+            infer("two tensors", "/predictions/dense_pairs", FOUR_NUMBERS),
+            batch_of=2,
+            deliberate=WHOLE_BATCHES,
+            our_status=200,
+        ),
     ],
     needs_torch=True,
 )
