@@ -293,6 +293,17 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "rows-of-tensors",
+                "A handler that answers rows of one tensor sends each client the rows of all"
+                " others of the batch, too: torch saves the memory behind a row",
+                "Each client gets its own row",
+                "What others are answered is nobody's business",
+                tests=(
+                    "tests/backend/test_service.py::"
+                    "test_a_row_of_a_tensor_takes_no_other_row_with_it",
+                ),
+            ),
+            Difference(
                 "one-word-explanations",
                 "`text_classifier` cannot explain a text of one word: 503",
                 "It is explained as any other",
