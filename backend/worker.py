@@ -6,11 +6,14 @@ process ends and the frontend decides what happens next.
 """
 
 import os
+import platform
 import socket
+import sys
 from time import perf_counter
 
-from torchkeep.backend import process, profiling
+from torchkeep.backend import process
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.ranks import Ranks
 from torchkeep.backend.sending import send_all
 from torchkeep.backend.service import LoadFailed, Service
@@ -41,6 +44,7 @@ class Worker:
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
         self._ranks: Ranks | None = None  # the other processes of a parallel model
+        self._profiler: Profiler | None = None
         self._looks_out = False
 
     def run(self) -> None:
@@ -52,19 +56,19 @@ class Worker:
         keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
-        if profiling.is_asked_for(os.environ):
-            profiling.profiled(self._serve)
-        else:
-            self._serve()
-
-    def _serve(self) -> None:
+        _say(
+            f"[PID]{os.getpid()}",
+            "Torch worker started.",
+            f"Python runtime: {platform.python_version()}",
+            f"Connection accepted: {self._worker_id}.",
+        )
         while True:
             try:
                 count = self._receive()
             except ConnectionResetError:
                 count = 0
             if count == 0:
-                print("Frontend disconnected.")  # noqa: T201 - TorchServe: goes to the model log
+                _say("Frontend disconnected.")
                 return
             try:
                 messages = self._wire.received(count)
@@ -93,6 +97,8 @@ class Worker:
             case Predict(requests) if self._service is not None:
                 if self._ranks is not None:
                     self._ranks.follow(message)
+                if self._profiler is not None:
+                    return self._profiler.call(self._service.predict, requests)
                 return self._service.predict(requests)
         raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
 
@@ -113,6 +119,8 @@ class Worker:
             return Loaded(error.status, error.message)
         service = self._service
         service.connect(self._send)
+        if is_profiling_asked_for():
+            self._profiler = Profiler()
         if self._ranks is not None:
             return Loaded(200, service.summary)  # no threads: it alone could be pinned
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
@@ -132,6 +140,11 @@ class Worker:
             send_all(self._connection, self._wire.seal(message))
         except (BrokenPipeError, ConnectionResetError):
             raise SystemExit(0) from None  # the frontend no longer wants the answer
+
+
+def _say(*lines: str) -> None:
+    """TorchServe: lines that its users' tools look for in the model log."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def load_service(load: Load) -> Service:

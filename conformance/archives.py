@@ -130,7 +130,50 @@ RANKS = (
 )
 CLASS_NAMES = {str(index): [f"n{index:08}", f"class_{index}"] for index in range(1000)}
 
+# What archives may ask for in their model-config.yaml, well and badly.
+CONFIGS = {
+    "clamped": "minWorkers: -1\nmaxWorkers: -2\nbatchSize: 0\nmaxBatchDelay: -5\n"
+    "responseTimeout: 0\nstartupTimeout: -1\nmaxRetryTimeoutInSec: -1\n"
+    "clientTimeoutInMills: -1\njobQueueSize: -1\n",
+    "wrong_types": 'minWorkers: "two"\nmaxWorkers: 2.5\nbatchSize: 1.5\nmaxBatchDelay: [1]\n'
+    'responseTimeout: true\nstartupTimeout: "7"\nuseJobTicket: "yes"\ndeviceType: 7\n'
+    "deviceIds: 0\nparallelType: 3\nmaxRetryTimeoutInSec: {a: 1}\njobQueueSize: null\n",
+    "swapped": "minWorkers: 3\nmaxWorkers: 2\nbatchSize: 5\n",
+    "only_min": "minWorkers: 2\n",
+    "gpu": "deviceType: gpu\n",
+    "gpu_ids": "deviceType: GPU\ndeviceIds: [0, 1]\n",
+    "cpu": "deviceType: Cpu\n",
+    "parallel": "parallelType: pp\nparallelLevel: 2\n",
+    "parallel_unknown": "parallelType: other\nparallelLevel: 2\n",
+    "level_only": "parallelLevel: 2\n",
+    "torchrun": "torchrun:\n  nproc-per-node: 4\nparallelType: tp\n",
+    "sequences": "sequenceBatching: true\nmaxNumSequence: 4\nsequenceMaxIdleMSec: 5000\n"
+    "sequenceTimeoutMSec: 6000\nmaxSequenceJobQueueSize: 7\n",
+    "no_sequences": "maxNumSequence: 4\nsequenceMaxIdleMSec: 5000\n",
+    "max_sequences": "maxNumSequence: 4\n",
+    "sequence_queue": "maxSequenceJobQueueSize: 4\n",
+    "sequence_idle": "sequenceMaxIdleMSec: 5000\nsequenceTimeoutMSec: 6000\n",
+    "sequences_only": "sequenceBatching: true\n",
+    "continuous": "continuousBatching: true\n",
+    "limits": "maxRetryTimeoutInSec: 7\nclientTimeoutInMills: 9\njobQueueSize: 3\n"
+    "useJobTicket: true\n",
+    "no_yaml": "minWorkers: [1\n",
+    "no_mapping": "- minWorkers\n- 1\n",
+    "nothing": "# nothing\n",
+    "large": "batchSize: 99999999999\nmaxBatchDelay: 2147483648\nresponseTimeout: 2147483647\n",
+    "spelled": "minworkers: 1\nbatch_size: 4\nBatchSize: 4\n",
+}
+
 SOURCES: dict[str, Source] = {
+    **{f"config_{name}": Source("echo.py", config=text) for name, text in CONFIGS.items()},
+    "environment": Source("environment.py"),
+    "slow": Source("slow.py"),
+    "slow_load": Source("slow_load.py"),
+    "narrow": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
+    "impatient": Source(
+        "slow.py", config="minWorkers: 1\nmaxWorkers: 1\nclientTimeoutInMills: 1000\n"
+    ),
+    "mortal": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\nmaxRetryTimeoutInSec: 0\n"),
     "echo": Source("echo.py"),
     "echo_v2": Source("echo.py", model_name="echo", version="2.0"),
     "echo_config": Source(
@@ -147,6 +190,21 @@ SOURCES: dict[str, Source] = {
     ),
     "tickets": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\nuseJobTicket: true\n"),
     "replies": Source("replies.py"),
+    "described": Source("described.py"),
+    "described_pairs": Source(
+        "described.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+    ),
+    "short_queue": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
+    "no_retries": Source(
+        "failures.py", config="minWorkers: 1\nmaxWorkers: 1\nmaxRetryTimeoutInSec: 0\n"
+    ),
+    "odd_config": Source(
+        "echo.py",
+        config="minWorkers: 2\nmaxWorkers: 1\nbatchSize: 0\nmaxBatchDelay: -3\n"
+        "responseTimeout: -4\nstartupTimeout: 0\nmaxRetryTimeoutInSec: 7\n"
+        "clientTimeoutInMills: 99\ndeviceType: gpu\ndeviceIds: [0, 1]\nuseJobTicket: true\n",
+    ),
+    "batch_config": Source("echo.py", config="batchSize: 6\n"),
     "captive": Source("captive.py", config="minWorkers: 1\nmaxWorkers: 1\n"),
     "captive_online": Source(
         "captive.py", config="minWorkers: 1\nmaxWorkers: 1\nsandbox: {network: true}\n"
@@ -321,6 +379,9 @@ BROKEN: dict[str, Callable[[Path], None]] = {
     "no_name": _zip(**_manifest(handler="echo.py")),
     "bad_runtime": _zip(
         **{"MAR-INF/MANIFEST.json": '{"runtime": "cobol", "model": {"modelName": "bad_runtime"}}'}
+    ),
+    "handlerless": _zip(
+        **_manifest(modelName="handlerless"), **{"own.py": "def answer(d, c): return ['own']\n"}
     ),
     "slip": _zip(**_manifest(modelName="slip", handler="echo.py"), **{"../slipped.txt": "out"}),
 }

@@ -20,6 +20,7 @@ from conformance.case import (
     Restart,
     Step,
     with_keys,
+    with_places,
 )
 from conformance.compare import Fact, answer_fact, in_one, log_fact, no_answer
 
@@ -41,6 +42,11 @@ class Asked(Protocol):
     @property
     def keys(self) -> dict[str, str]:
         """The keys it asks for now."""
+        ...
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What differs between servers, and is in URLs: by the name that cases have for it."""
         ...
 
     @property
@@ -81,7 +87,7 @@ class Asker:
     def _ask(self, case: Case) -> Fact:
         if case.port == "log":
             return self._read_log(case)
-        case = with_keys(case, self._server.keys)
+        case = with_places(with_keys(case, self._server.keys), self._server.places)
         end = time.monotonic() + UNTIL_S
         repeats = 0
         while True:
@@ -114,7 +120,7 @@ class Asker:
                 return no_answer("nobody listens")
             except ConnectionError:
                 return no_answer("the connection broke before an answer")
-            return answer_fact(case, answer)
+            return answer_fact(case, answer, self._server.places)
 
         with ThreadPoolExecutor(case.batch_of) as senders:
             pending = [senders.submit(send) for _ in range(case.batch_of)]

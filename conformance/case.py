@@ -7,16 +7,17 @@ connection each; later cases see what earlier ones registered, scaled or broke.
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 Comparison = Literal[
     "exact",  # status, reason, headers, body
     "numbers",  # the body is JSON; floats may differ by TOLERANCE
     "tensor",  # the body is a tensor saved by torch
-    "load failure",  # ours may say more: the recorded message is where its message starts
+    "load failure",  # ours says more: the recorded message is where its message starts
 ]
 Port = Literal["inference", "management", "metrics", "log"]
 
@@ -85,7 +86,10 @@ class Scenario:
     args: tuple[str, ...] = ("--disable-token-auth", "--enable-model-api")
     environment: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # in the working directory
+    is_long: bool = False  # not in `make test`
     has_snapshots: bool = False
+    shares_port: bool = False  # inference and management
+    elsewhere: tuple[str, ...] = ()  # archives in `<home>/elsewhere`, which `<files>` serves
     needs_torch: bool = False
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
 
@@ -97,6 +101,11 @@ class Scenario:
             for step in self.cases
             if isinstance(step, Case | Begin)
         ]
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All archives."""
+        return (*self.archives, *(name for name in self.elsewhere if name not in self.archives))
 
     @property
     def asks_for_keys(self) -> bool:
@@ -181,6 +190,14 @@ def key(kind: str, before: str = "Bearer ", after: str = "") -> tuple[str, str]:
 
 
 MANAGING, INFERRING, RENEWING = key("management"), key("inference"), key("API")
+
+
+def with_places(case: Case, places: Mapping[str, str]) -> Case:
+    """The case with `<name>` in its path replaced by this place, as a part of a query."""
+    path = case.path
+    for name, place in places.items():
+        path = path.replace(f"<{name}>", quote(place))
+    return replace(case, path=path)
 
 
 def with_keys(case: Case, keys: dict[str, str]) -> Case:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Mapping
 from difflib import unified_diff
 from typing import Any
 
@@ -49,7 +50,7 @@ def _masked(text: bytes, patterns: list[tuple[bytes, bytes]]) -> bytes:
     return text
 
 
-def answer_fact(case: Case, answer: Answer) -> Fact:
+def answer_fact(case: Case, answer: Answer, places: Mapping[str, str] | None = None) -> Fact:
     """An answer without what differs from run to run: comparable, and JSON."""
     request_id = answer.header("x-request-id")
     body: bytes = answer.body
@@ -58,6 +59,8 @@ def answer_fact(case: Case, answer: Answer) -> Fact:
         body = body.replace(request_id.encode(), b"<request id>")
         headers = [[name, value.replace(request_id, "<request id>")] for name, value in headers]
     masked = _masked(body, VOLATILE)
+    for name, place in (places or {}).items():
+        masked = masked.replace(place.encode(), f"<{name}>".encode())
     if case.lines is not None:
         masked = picked_lines(case.lines, masked)
     if masked != body:

@@ -78,7 +78,8 @@ GROUPS = (
                 "Paths under `/models` are the management API's",
                 "Every model can be managed, whatever its name",
                 tests=(
-                    "tests/frontend/test_app.py::test_whose_paths_are_under_models_on_the_shared_port",
+                    "tests/frontend/test_app.py::"
+                    "test_whose_paths_are_under_models_on_the_shared_port",
                 ),
             ),
             Difference(
@@ -87,6 +88,21 @@ GROUPS = (
                 " `java.io.EOFException: End of input at ...`",
                 "The same status and type; the message says what is wrong with the body",
                 "The message is about the request, not about Java",
+            ),
+            Difference(
+                "form-errors",
+                "A form that cannot be read is answered in the words of Java's HTTP library:"
+                " `java.lang.NullPointerException: Cannot invoke ...`",
+                "The same status and type; the message says what is wrong with the form",
+                "The message is about the request, not about Java",
+                tests=("tests/frontend/test_parsing.py::test_part_without_a_name",),
+            ),
+            Difference(
+                "orderly-ends",
+                "Behind an answer of status 400 or more the connection is reset",
+                "It is closed in order",
+                "A reset may cost a slow client the end of the answer",
+                tests=("tests/frontend/test_http_protocol.py::test_close_from_400_on",),
             ),
         ),
     ),
@@ -205,11 +221,41 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "reasons-in-descriptions",
+                "The description of a model whose worker crashed says `UNLOADING`",
+                "It has a member more, `notReady`: why there is no worker",
+                "One need not search the log",
+            ),
+            Difference(
+                "refused-scaling-changes-nothing",
+                "Scaling with a negative `max_worker` is refused with 500, after all workers were"
+                " ended",
+                "It is refused in the same way, and all workers stay",
+                "A mistyped command costs no service",
+            ),
+            Difference(
                 "failed-loads-are-gone",
                 "After some failed loads the model stays registered, without workers: it must be"
                 " unregistered before it can be registered again (409)",
                 "A model that failed to load is gone: register the corrected archive again",
                 "A failed deployment can simply be repeated",
+            ),
+            Difference(
+                "why-not-ready",
+                "A description of a model tells that its workers are not ready",
+                "Where none is, `notReady` at its end tells why",
+                "The one who operates sees the reason where he looks, not only in the log",
+                tests=(
+                    "tests/system/test_sandbox.py::"
+                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
+                ),
+            ),
+            Difference(
+                "empty-configs",
+                "An archive whose `model-config.yaml` holds comments only, or no mapping, cannot be"
+                " registered: 500 with an error of Java's",
+                "It counts as absent; where it holds anything, the log says so",
+                "A template with everything commented out works",
             ),
             Difference(
                 "failed-packages-are-gone",
@@ -315,7 +361,8 @@ GROUPS = (
                 "Does not",
                 "One thing less to install and to patch",
                 tests=(
-                    "tests/runtime/test_start_stop.py::test_the_foreground_serves_here_and_cleans_up",
+                    "tests/runtime/test_start_stop.py::"
+                    "test_the_foreground_serves_here_and_cleans_up",
                 ),
             ),
         ),
@@ -345,7 +392,8 @@ GROUPS = (
             ),
             Difference(
                 "files-that-are-no-archives",
-                "A `file://` URL copies any file into the model store",
+                "A `file://` URL copies any file into the model store, where it stays; so does what"
+                " a download brought",
                 "Only one that begins like an archive (zip, gzip or sealed); otherwise 400 and"
                 " nothing is copied",
                 "The management API is no way to read the server's files",
@@ -354,13 +402,86 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "refused-downloads-are-gone",
+                "What was downloaded for a registration that then failed stays in the model store,"
+                " and the next attempt gets 500 `Model file already exists ...`",
+                "Nothing stays",
+                "A failed deployment can simply be repeated",
+                tests=(
+                    "tests/modelstore/test_store.py::"
+                    "test_a_refused_download_does_not_stay_in_the_store",
+                ),
+            ),
+            Difference(
                 "unpacked-in-var-tmp",
                 "Archives are unpacked in /tmp where `TEMP` is unset",
                 "In /var/tmp",
                 "/tmp is often memory, and cleaned while a server runs",
                 tests=(
-                    "tests/modelstore/test_unpack_area.py::test_what_a_crashed_server_left_is_swept",
+                    "tests/modelstore/test_unpack_area.py::"
+                    "test_what_a_crashed_server_left_is_swept",
                 ),
+            ),
+            Difference(
+                "words-of-refusals",
+                "Some refusals speak of Java, or say no more than `Failed to save model`",
+                "Status and type are the same; what TorchServe says is followed by what was wrong"
+                " and what was expected",
+                "Whoever made the mistake can mend it",
+                tests=(
+                    "tests/system/test_bad_input.py::test_requests",
+                    "tests/system/test_bad_input.py::test_archives",
+                ),
+            ),
+            Difference(
+                "almost-json",
+                "JSON that is not quite JSON, such as single quotes, registers a model",
+                "500 `JsonSyntaxException`, as for all other broken JSON",
+                "What is accepted does not depend on the mistake",
+                tests=("tests/system/test_bad_input.py::test_requests",),
+            ),
+            Difference(
+                "urls-without-a-file",
+                "A register URL that names no file: 500 `Model file already exists`",
+                "400 or 404, and the message says so",
+                "The message is about the URL",
+                tests=("tests/system/test_bad_input.py::test_requests",),
+            ),
+            Difference(
+                "handlers-outside",
+                "`handler` in a registration may name a file outside of the archive, which is run",
+                "400",
+                "Whoever registers cannot run other files of the machine",
+                tests=("tests/system/test_bad_input.py::test_requests",),
+            ),
+            Difference(
+                "unprintable-names",
+                "A model's name with control characters is taken, and breaks lines of the log",
+                "400",
+                "Nobody forges lines of a log",
+                tests=("tests/system/test_bad_input.py::test_requests",),
+            ),
+            Difference(
+                "empty-manifests",
+                "A manifest of `null`, an empty one or one whose `model` is `null`: 500",
+                "400, as for other broken manifests",
+                "The fault is the archive's, and no alarm rings for the server",
+                tests=("tests/system/test_bad_input.py::test_archives",),
+            ),
+            Difference(
+                "dots-in-urls",
+                "`..` in a register URL is found as it is written",
+                "Behind percent signs, too",
+                "`allowed_urls` holds whatever the spelling",
+                tests=("tests/system/test_cves.py::test_cve_2024_35198_allowed_urls_by_two_dots",),
+            ),
+            Difference(
+                "s3-keys",
+                "`s3_sse_kms=true` without keys in the environment is a `NullPointerException`"
+                " (500)",
+                "500, and the message names what is missing",
+                "One sees what to set",
+                tests=("tests/modelstore/test_s3_signing.py::test_a_missing_key_is_named",),
             ),
         ),
     ),
@@ -380,7 +501,7 @@ GROUPS = (
             Difference(
                 "keys-of-a-shared-port",
                 "With one port for inference and management, no key opens management",
-                "The management key does",
+                "The management key opens the whole port, the inference key inference",
                 "One port and keys can be had together",
                 tests=(
                     "tests/frontend/test_authorization.py::"
@@ -469,6 +590,63 @@ GROUPS = (
                 "In Prometheus mode also `torchkeep_queue_length`, `torchkeep_workers` and"
                 " `torchkeep_workers_ready`",
                 "Autoscalers and alarms need no management API",
+            ),
+        ),
+    ),
+    Group(
+        "Configuration",
+        (
+            Difference(
+                "modern-tls",
+                "`https` speaks TLS 1.2 only, with two RSA cipher suites, one of them CBC",
+                "TLS 1.2 and 1.3, RSA and EC keys, authenticated encryption only:"
+                " [configuration.md](configuration.md)",
+                "What is recorded today stays secret when the key is stolen",
+                tests=(
+                    "tests/runtime/test_tls.py::"
+                    "test_only_authenticated_encryption_with_forward_secrecy_is_offered",
+                ),
+            ),
+            Difference(
+                "https-without-files",
+                "`https` without keystore and PEM files does not start on Java 17",
+                "It makes a certificate for itself, and warns",
+                "One can try it",
+                tests=(
+                    "tests/runtime/test_roof.py::"
+                    "test_https_without_any_key_makes_its_own_and_says_so",
+                ),
+            ),
+            Difference(
+                "java-keystores",
+                "Keystores of type JKS",
+                "Refused, with the command that converts one to PKCS12",
+                "No Java is needed to read them",
+                tests=(
+                    "tests/runtime/test_tls_files.py::"
+                    "test_what_only_java_reads_is_refused_with_the_command_that_converts_it",
+                ),
+            ),
+            Difference(
+                "debug",
+                "`debug=true` starts no worker, and expects one that listens",
+                "Workers as ever, without time limits",
+                "One can step through a handler",
+                tests=(
+                    "tests/frontend/test_model_spec.py::"
+                    "test_debug_lifts_every_time_limit_of_a_model",
+                ),
+            ),
+            Difference(
+                "plugins",
+                "Plugins are jars, and one with the path of a built-in route takes its place",
+                "Plugins are written in Python: [plugins.md](plugins.md). Only `/ping` can be"
+                " replaced, by an endpoint that says so; jars are named in a warning",
+                "A plugin is a file of a few lines, and cannot take predictions over unseen",
+                tests=(
+                    "tests/system/test_plugins.py::"
+                    "test_endpoints_of_plugins_beside_the_servers_own",
+                ),
             ),
         ),
     ),

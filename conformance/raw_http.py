@@ -67,7 +67,8 @@ def send_raw(
             chunks, is_reset = read_chunks(received)
             body = b"".join(chunks)
         else:
-            length = 0 if is_head else int(answer.header("content-length") or 0)
+            has_body = not is_head and answer.status not in (204, 205, 304)
+            length = int(answer.header("content-length") or 0) if has_body else 0
             body = received.read(length)
         is_closed = is_reset or _is_closed(peer, answer.header("connection") == "close")
     return Answer(int(status), reason, headers, body, is_closed, chunks, is_reset)

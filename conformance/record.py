@@ -32,7 +32,7 @@ def main(reference: Path, names: list[str]) -> None:
             continue
         started = time.monotonic()
         with TemporaryDirectory() as scratch:
-            archives = build_archives(Path(scratch), scenario.archives, packed_by=reference)
+            archives = build_archives(Path(scratch), scenario.needed, packed_by=reference)
             facts[scenario.name] = record(scenario, reference, archives)
         write(facts)
         report(f"{scenario.name}: {len(scenario.cases)} steps, {time.monotonic() - started:.0f} s")

@@ -91,7 +91,7 @@ def runnable(scenarios: list[Scenario], environment: Path) -> list[Scenario]:
 
 def run(scenarios: list[Scenario], ours: Product, theirs: Product) -> Report:
     """Compare scenario by scenario, with a line about each."""
-    needed = dict.fromkeys(name for scenario in scenarios for name in scenario.archives)
+    needed = dict.fromkeys(name for scenario in scenarios for name in scenario.needed)
     with TemporaryDirectory(prefix="conformance-") as directory:
         return _run_all(scenarios, ours, theirs, build_archives(Path(directory), needed))
 

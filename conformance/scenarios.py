@@ -2,6 +2,7 @@
 
 from conformance.case import Scenario
 from conformance.cases import (
+    configuration,
     default_handlers,
     envelopes,
     handlers,
@@ -11,6 +12,7 @@ from conformance.cases import (
     replies,
     requests,
     routes,
+    statements,
     streams,
     tokens,
 )
@@ -27,4 +29,6 @@ SCENARIOS: list[Scenario] = [
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,
     *tokens.SCENARIOS,
+    *statements.SCENARIOS,
+    *configuration.SCENARIOS,
 ]

@@ -16,6 +16,7 @@ import psutil
 from bench.servers import Product, ServerFailed, free_ports
 from conformance import raw_http
 from conformance.case import Scenario
+from conformance.files import serving
 
 OURS, THEIRS = "Torchkeep", "TorchServe"
 START_LIMIT_S = 120.0
@@ -29,7 +30,9 @@ PASSED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "JAVA_HOME")
 class Server:
     """One product, serving one scenario; all its files are in one directory."""
 
-    def __init__(self, product: Product, scenario: Scenario, home: Path) -> None:
+    def __init__(self, product: Product, scenario: Scenario, home: Path, files: str) -> None:
+        """`files` is the address at which archives can be downloaded."""
+        self._files = files
         self.product = product
         self._scenario = scenario
         self._home = home
@@ -44,9 +47,9 @@ class Server:
             "grpc_inference_port": str(ports[3]),
             "grpc_management_port": str(ports[4]),
         }
+        if scenario.shares_port:
+            self.management = addresses["management_address"] = self.inference
         config = addresses | scenario.config
-        self.inference = config["inference_address"]
-        self.management = config["management_address"]
         lines = [f"{key}={value}\n" for key, value in config.items()]
         (home / "config.properties").write_text("".join(lines))
         for name, content in scenario.files.items():
@@ -54,6 +57,10 @@ class Server:
         (home / "temp").mkdir()
         self._output = home / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def places(self) -> dict[str, str]:
+        return {"files": self._files, "home": str(self._home)}
 
     @property
     def logs(self) -> Path:
@@ -181,12 +188,13 @@ class Server:
 @contextmanager
 def running(product: Product, scenario: Scenario, archives: dict[str, Path]) -> Iterator[Server]:
     """A server with a model store of its own, in which these archives are."""
-    with TemporaryDirectory(prefix="conformance-") as directory:
+    with TemporaryDirectory(prefix="conformance-") as directory, serving(Path(directory)) as files:
         home = Path(directory)
-        (home / "store").mkdir()
-        for name in scenario.archives:
-            copy(archives[name], home / "store")
-        server = Server(product, scenario, home)
+        for place, names in (("store", scenario.archives), ("elsewhere", scenario.elsewhere)):
+            (home / place).mkdir()
+            for name in names:
+                copy(archives[name], home / place)
+        server = Server(product, scenario, home, files)
         try:
             server.start()
             yield server

@@ -55,14 +55,23 @@ def describe(model: ServedModel) -> dict[str, Any]:
 
 
 def customized_metadata(answer: Body) -> Any:
-    """What a handler said when asked to describe itself; MISSING where it said nothing."""
+    """What a handler said when asked to describe itself; MISSING where it said nothing.
+
+    TorchServe: what is no object counts as an empty one, members that are null are left out,
+    and numbers that JSON does not have are texts.
+    """
+    text = bytes(answer).strip()
+    if not text:
+        return MISSING
     try:
-        metadata = json.loads(bytes(answer))
+        metadata = json.loads(text, object_pairs_hook=_without_nulls, parse_constant=str)
     except (ValueError, RecursionError):
         return {}
-    if metadata is None:
-        return MISSING
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _without_nulls(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in members if value is not None}
 
 
 def _why_not_ready(model: ServedModel) -> str:

@@ -27,7 +27,7 @@ log = logging.getLogger("torchkeep.frontend")
 
 EXCHANGE = "torchkeep.exchange"  # extension of the scope: the Exchange itself
 JOIN_BELOW_BYTES = 64 << 10  # head and body of a small response leave in one write
-EMPTY_STATUS = frozenset([204, 304])
+EMPTY_STATUS = frozenset([204, 205, 304])
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time at all
 
 
@@ -213,12 +213,7 @@ class Exchange:
         self.keep_alive = status < 400 and self._connection.may_keep_alive()
         self._is_chunked = length is None
         self._is_bodiless = self.scope["method"] == "HEAD" or status in EMPTY_STATUS
-        if status not in EMPTY_STATUS:
-            headers.append(
-                (b"transfer-encoding", b"chunked")
-                if length is None
-                else (b"content-length", b"%d" % length)
-            )
+        headers.extend(_framing(status, length))
         headers.append((b"connection", b"keep-alive" if self.keep_alive else b"close"))
         if self._connection.access_lines is not None:
             self._connection.access_lines.add(
@@ -227,8 +222,23 @@ class Exchange:
                 self.scope["raw_path"],
                 status,
                 (time.perf_counter() - self._started) * 1000,
+                self.scope["http_version"],
             )
         return response_head(status, reason, headers)
+
+
+def _framing(status: int, length: int | None) -> list[Header]:
+    """How the body ends; without a length it comes in chunks.
+
+    TorchServe: 204 says nothing about its body, 205 that it has none, 304 how long it would be.
+    """
+    if status == 205:
+        return [(b"content-length", b"0")]
+    if status == 204 or (status == 304 and length is None):
+        return []
+    if length is None:
+        return [(b"transfer-encoding", b"chunked")]
+    return [(b"content-length", b"%d" % length)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +248,7 @@ class Refusal:
     head: bytes
     body: bytes = b""
     closes: bool = True
+    status: int = 0  # 0: TorchServe neither counts it nor writes a line about it
 
 
 def refusal(error: Exception, cors: Sequence[Header] = ()) -> Refusal:
@@ -246,7 +257,8 @@ def refusal(error: Exception, cors: Sequence[Header] = ()) -> Refusal:
     headers = with_common_headers(reply, new_request_id(), cors)
     headers.append((b"content-length", b"%d" % len(reply.body)))
     headers.append((b"connection", b"close"))
-    return Refusal(response_head(reply.status, None, headers)[:-2], bytes(reply.body))
+    head = response_head(reply.status, None, headers)[:-2]
+    return Refusal(head, bytes(reply.body), status=reply.status)
 
 
 def response_head(status: int, reason: str | None, headers: list[Header]) -> bytes:

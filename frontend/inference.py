@@ -79,16 +79,15 @@ class Inference:
         )
         return prediction_reply(outcome)
 
-    def _submit(self, call: Call, body: bytes, target: Target) -> Job:
+    def _submit(self, call: Call, body: Body, target: Target) -> Job:
         if self._opener is not None:
             body = self._opener.open(call, target, body)
         name, version = target.name, target.version
-        model = None if name is None else self._registry.get(name, version)
         query = call.query_fields if target.takes_query else ()
         request_input = read_input(call.request_id, call.spelled_headers, body, target.added, query)
-        if name is None or model is None:
+        if name is None:
             name = self._invoked(call, request_input)
-            model = self._registry.get(name)
+        model = self._registry.get(name, version)
         call.model_name = name
         if call.envelope is not None:
             call.envelope.model = model.claim

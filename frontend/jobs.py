@@ -1,6 +1,7 @@
 """Jobs, and the bounded queue of a model version that its workers pull batches from."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -8,6 +9,8 @@ from time import monotonic
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.runtime.messages import Prediction, RequestInput
+
+log = logging.getLogger(__name__)
 
 Failure = WorkerFailed | ServiceUnavailable
 
@@ -21,20 +24,23 @@ class Job:
         "_outcome",
         "_waiter",
         "accepted_at",
+        "describes",
         "is_over",
         "request",
+        "sent_at",
         "stream",
         "version",
-        "waited_s",
     )
 
-    def __init__(self, request: RequestInput, version: str) -> None:
+    def __init__(self, request: RequestInput, version: str, describes: bool = False) -> None:
         self.request = request
+        # Asks the handler about itself. TorchServe: alone in its batch, and for as long as it takes
+        self.describes = describes
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
-        self.waited_s = 0.0  # from then until a worker got it
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
+        self.sent_at: float | None = None  # to a worker
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -42,7 +48,7 @@ class Job:
 
     def expire_in(self, seconds: float, error: Failure) -> None:
         """Fail with this error unless the answer, to its last piece, is there by then."""
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire, error)
 
     def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
         """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
@@ -104,6 +110,12 @@ class Job:
             self.stream.fail(error)
         elif not self.is_over:
             self._end(error)
+
+    def _expire(self, error: Failure) -> None:
+        is_sent = self.sent_at is not None
+        what = "response for inference request" if is_sent else "inference request"
+        log.warning("Drop %s %s due to client timeout", what, self.request.request_id)
+        self.fail(error)
 
     def _forget_expiry(self) -> None:
         if self._expiry is not None:
@@ -169,16 +181,21 @@ class JobQueue:
         self._feed()
         return pull
 
-    def take(self) -> Job | None:
-        """The next job, if there is one."""
+    def take_prediction(self) -> Job | None:
+        """The next job, if there is one and it asks for a prediction."""
         while self._jobs:
-            job = self._jobs.popleft()
-            if not job.is_over:
-                return job
+            if self._jobs[0].is_over:
+                self._jobs.popleft()
+            elif self._jobs[0].describes:
+                return None
+            else:
+                return self._jobs.popleft()
         return None
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""
+        for job in jobs:
+            job.sent_at = None
         self._jobs.extendleft(reversed(jobs))
         self._feed()
 
@@ -224,11 +241,15 @@ class Pull:
         while len(batch) < self._size:
             if not jobs:
                 return self._is_due()
+            if batch and jobs[0].describes:
+                if self._has_clients():
+                    return True
+                batch = self._batch
             job = jobs.popleft()
             if job.is_over:
                 continue
             batch.append(job)
-            if self._size == 1:
+            if self._size == 1 or job.describes:
                 return True
             if len(batch) == 1:
                 self._deadline = monotonic() + self._delay_s

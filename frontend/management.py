@@ -119,7 +119,7 @@ class Management:
             # registering a corrected archive is then a conflict.
             await self._registry.unregister(model.spec.name, model.spec.version)
             raise error
-        if not model.is_ready:
+        if not model.is_scaled:
             return status_reply(INCOMPLETE, 206)
         return status_reply(f"{registered}{spec.min_workers} initial workers")
 
@@ -138,7 +138,7 @@ class Management:
         status = await model.scale(min_workers, max_workers)
         if status != 200:
             raise _start_failed(model, version or "null", status)
-        if not model.is_ready:
+        if not model.is_scaled:
             return status_reply(INCOMPLETE, 206)
         suffix = "" if version is None else f", version: {version}"
         return status_reply(f"Workers scaled to {min_workers} for model: {name}{suffix}")
@@ -173,7 +173,7 @@ class Management:
         """Asks the handler too; its status and headers become those of the answer."""
         headers = read_headers(call.spelled_headers, await call.body(), {"describe": "True"})
         try:
-            job = model.submit(RequestInput(call.request_id, headers, []), version)
+            job = model.submit(RequestInput(call.request_id, headers, []), version, describes=True)
         except ServiceUnavailable as error:
             raise ServiceUnavailable(
                 f'Model "{model.spec.name}" has no worker to serve describe request. '

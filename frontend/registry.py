@@ -26,7 +26,7 @@ from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES, leaves_directory
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -38,6 +38,7 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+UNLIMITED_S = 2**31 - 1  # Java's largest integer, which a description shows
 REGISTER_ERRORS = (
     InvalidModel,
     ConflictStatus,
@@ -62,6 +63,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    s3_sse_kms: bool = False  # the download is signed
     loaded_at_startup: bool = False
 
 
@@ -77,6 +79,7 @@ class ModelDefaults:
     handler: str | None = None
     envelope: str = ""
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    has_time_limits: bool = True
 
 
 class ModelRegistry:
@@ -181,14 +184,22 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name, wait)
+        _check_printable("model_name", registration.model_name)
+        _check_printable("handler", registration.handler)
+        if leaves_directory((registration.handler or "").partition(":")[0]):
+            raise BadRequest(
+                f"Parameter handler leaves the model directory: {registration.handler}"
+            )
+        model_dir = await self._store.open(
+            registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
+        )
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
             if spec.device_type == "gpu" and spec.parallel_level > self._ground.gpus.count:
                 raise WorkerInitializationFailed(spec.name, spec.parallel_level)
             # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
             if self._events is not None:
                 await self._events.record(spec.name, spec.version, model_dir.digest)
             self._check_new(spec)  # others may have been quicker
@@ -206,7 +217,7 @@ class ModelRegistry:
         other = self._waiting.pop((spec.name, spec.version), None)
         if other is not None and other is not wait:
             await other.cancel()  # it came another way
-        log.debug("Model %s loaded.", spec.name)
+        log.info("Model %s loaded.", spec.name)
         return served
 
     def _check_new(self, spec: ModelSpec) -> None:
@@ -236,7 +247,7 @@ class ModelRegistry:
             self._startup_names.discard(name)
         await served.close()
         served.model_dir.forget()
-        log.debug("Model %s unregistered.", name)
+        log.info("Model %s unregistered.", name)
 
     def is_default(self, name: str, version: str) -> bool:
         return self._default.get(name) == version
@@ -327,7 +338,10 @@ class ModelRegistry:
         if not name and asked.loaded_at_startup:
             name = default_model_name(asked.url)
         if not name:
-            raise InvalidModel("Model name is not defined.")
+            raise InvalidModel(
+                f"Model name is not defined. Neither model_name nor {MANIFEST_PATH} in the "
+                "archive says one: is it packed by torch-model-archiver?"
+            )
         version = manifest.model_version
         configured = defaults.models.get(name, {}).get(version, {})
         # TorchServe: with a config file in the archive, the timeouts of the API and of the
@@ -344,6 +358,8 @@ class ModelRegistry:
             startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
                 asked.startup_timeout, defaults.startup_timeout_s
             )
+        if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
+            response_timeout_s = startup_timeout_s = UNLIMITED_S
         min_workers, max_workers = self._workers(asked, model_dir, configured)
         batch_size = asked.batch_size
         if batch_size is None or batch_size == UNSET_BATCH_SIZE:
@@ -352,12 +368,16 @@ class ModelRegistry:
         if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
             delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
             delay_ms = delay_ms or 100
+        runtime = asked.runtime or manifest.runtime
+        preferred = configured.get("runtimeType")
         return ModelSpec(
             name=name,
             version=version,
             url=asked.url,
             handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
-            runtime=asked.runtime or manifest.runtime,
+            runtime=runtime,
+            # TorchServe: the `models` JSON comes first, and is not described.
+            worker_runtime=preferred if preferred in RUNTIMES else runtime,
             envelope=defaults.envelope,
             batch_size=batch_size,
             max_batch_delay_ms=delay_ms,
@@ -387,9 +407,10 @@ class ModelRegistry:
             stateful=config.sequence_batching,
             sequence_max_idle_ms=config.sequence_max_idle_ms,
             sequence_timeout_ms=config.sequence_timeout_ms,
-            max_num_sequence=config.max_num_sequence if config.sequence_batching else 0,
+            # TorchServe: only where sequences may be idle for a time, whether there are any or not
+            max_num_sequence=config.max_num_sequence if config.sequence_max_idle_ms else 0,
             max_sequence_job_queue_size=(
-                config.max_sequence_job_queue_size if config.sequence_batching else 0
+                config.max_sequence_job_queue_size if config.sequence_max_idle_ms else 0
             ),
         )
 
@@ -399,15 +420,21 @@ class ModelRegistry:
         config = model_dir.config
         if config.max_workers >= config.min_workers > 0:
             return config.min_workers, config.max_workers
-        if asked.loaded_at_startup:
-            low = _positive(configured.get("minWorkers"))
-            high = _positive(configured.get("maxWorkers"))
-            if low and high:
-                return low, max(low, high)
         initial = asked.initial_workers
         if initial is None:
             initial = self._defaults.workers_at_register
-        return (initial, initial) if initial > 0 else (0, 0)
+        initial = max(0, initial)
+        if not asked.loaded_at_startup:
+            return initial, initial
+        # TorchServe: each for itself, even where the minimum is then above the maximum
+        low, high = (_positive(configured.get(name)) for name in ("minWorkers", "maxWorkers"))
+        return low or initial, high or initial
+
+
+def _check_printable(parameter: str, value: str | None) -> None:
+    """As in a manifest: such a name would break the lines of a log."""
+    if value and not value.isprintable():
+        raise BadRequest(f"Parameter {parameter} holds control characters: {value!r}")
 
 
 def _warn_of(name: str, model_dir: ModelDir) -> None:

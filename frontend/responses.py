@@ -42,6 +42,8 @@ NETTY_PHRASES = {
 UNKNOWN_TO_NETTY = frozenset([103, 208, 226, 308, 418, 451, 508])
 STREAM_MARK: Header = (b"ts_stream_next", b"true")
 LINE_BREAKERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# TorchServe escapes these two, which JSON allows in a text and JavaScript does not.
+SCRIPT_LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029"})
 STATUS_CLASSES = {1: "Informational", 2: "Success", 3: "Redirection", 4: "Client Error"}
 
 
@@ -98,7 +100,8 @@ class Cors:
 
 def pretty_json(value: Any) -> bytes:
     """Two spaces, UTF-8, a final newline: byte for byte what TorchServe's own JSON looks like."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    text = json.dumps(value, indent=2, ensure_ascii=False).translate(SCRIPT_LINE_ENDS)
+    return (text + "\n").encode("utf-8", "replace")
 
 
 def json_reply(value: Any, status: int = 200) -> Reply:

@@ -35,6 +35,7 @@ class ModelSpec:
     url: str
     handler: str
     runtime: str = "python"
+    worker_runtime: str = "python"  # of the interpreter; `models` JSON may change it
     envelope: str = ""
     batch_size: int = 1
     max_batch_delay_ms: int = 100
@@ -103,7 +104,8 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = JobQueue(spec.job_queue_size)
         self._ground = ground
-        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        name = f"M-{spec.name}_{spec.version}"
+        interpreter = ground.interpreters.get(spec.worker_runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )
@@ -120,9 +122,9 @@ class ServedModel:
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
-    def is_ready(self) -> bool:
-        """True when as many workers as asked for have loaded the model."""
-        return sum(worker.is_ready for worker in self.workers) >= self.spec.min_workers
+    def is_scaled(self) -> bool:
+        """True when as many workers as asked for live. TorchServe: they may still be loading."""
+        return sum(worker.is_running for worker in self.workers) >= self.spec.min_workers
 
     @property
     def claim(self) -> ModelClaim:
@@ -133,8 +135,12 @@ class ServedModel:
     def healthy_workers(self) -> int:
         return sum(worker.is_healthy for worker in self.workers)
 
-    def submit(self, request_input: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request_input: RequestInput, version: str | None = None, describes: bool = False
+    ) -> Job:
         """Queue a request; `version` is what the client asked for, None for the default.
+
+        One that `describes` the model is never in a batch with others.
 
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
         wants a worker to be idle and none is.
@@ -143,7 +149,7 @@ class ServedModel:
             raise self._unavailable(version)
         if self.spec.use_job_ticket and self.queue.tickets <= 0:
             raise self._unavailable(version)
-        job = Job(request_input, version or "default")
+        job = Job(request_input, version or "default", describes)
         if self.spec.client_timeout_ms > 0:
             # TorchServe drops the request, and its client waits for ever.
             job.expire_in(self.spec.client_timeout_ms / 1000, self._expired())
@@ -162,15 +168,18 @@ class ServedModel:
             min_workers, max_workers = min(min_workers, room), min(max_workers, room)
         self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)
         started = [self._start_worker() for _ in range(min_workers - len(self.workers))]
-        leaving = self.workers[max(max_workers, 0) :]
-        self.workers = self.workers[: max(max_workers, 0)]
-        for worker in leaving:
-            worker.begin_stop()
-            self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
+        if not started:
+            self._let_go(self.workers[max(max_workers, 0) :])
         if not self.workers:
             self._refuse_queued()
             self._keep(self._origin.close())  # nothing shares its weights any more
         return started
+
+    def _let_go(self, leaving: list[WorkerProcess]) -> None:
+        self.workers = [worker for worker in self.workers if worker not in leaving]
+        for worker in leaving:
+            worker.begin_stop()
+            self._keep(worker.stop(float(self.spec.response_timeout_s), self._unavailable))
 
     async def scale(self, min_workers: int, max_workers: int) -> int:
         """Scale, and wait until the new workers have loaded or the first one failed.

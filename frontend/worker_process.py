@@ -33,9 +33,8 @@ from torchkeep.frontend.worker_connection import (
 )
 from torchkeep.frontend.worker_life import WorkerLife, WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
+from torchkeep.frontend.worker_output import WORKER_LOG
 from torchkeep.runtime.messages import Chunk, Message, Predict, Predictions
-
-log = logging.getLogger(__name__)
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
@@ -82,6 +81,7 @@ class WorkerProcess:
         self.state = WorkerState.STARTED
         self.started_at = time.time()
         self.load_s: float | None = None
+        self._loaded_at = 0.0
         self.engine = ""  # what runs the model, in one line
         self.last_error = ""
         self.failed_status = 500
@@ -105,6 +105,7 @@ class WorkerProcess:
         self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
         self._failures = 0
+        self._unanswered = 0  # requests, one after the other
 
     @property
     def gpu_id(self) -> int:
@@ -140,6 +141,7 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Start and serve until scaled down or beyond the retry window."""
+        self._tell_change("null", WorkerState.STARTED)
         try:
             while not self._stopping:
                 await self._live_once()
@@ -153,7 +155,7 @@ class WorkerProcess:
     def begin_stop(self) -> None:
         """Take no further batch; the one in flight goes on."""
         self._stopping = True
-        self.state = WorkerState.SCALED_DOWN
+        self._enter(WorkerState.SCALED_DOWN)
         if self._pull is not None:
             self._end_serving(None)
 
@@ -173,6 +175,8 @@ class WorkerProcess:
         await asyncio.wait([self._task])
         if self._ending is not None:
             await self._ending
+        self._tell_change(self.state.value, WorkerState.STOPPED)
+        self.state = WorkerState.STOPPED
 
     async def _live_once(self) -> None:
         """One process from fork to end. Whatever happens, nothing of it is left."""
@@ -193,16 +197,19 @@ class WorkerProcess:
         except (WorkerDied, ZygoteError, TimeoutError, OSError) as error:
             if self._stopping and isinstance(error, WorkerDied):
                 return
+            self._tell_disconnected(life)
             if isinstance(error, LoadRefused):
                 status = error.status
                 self._enter(WorkerState.ERROR)
-            else:
+            elif not isinstance(error, TimeoutError):  # then it has yet to be ended, by us
                 status = await self._status_of_failure(life.child)
             self._describe_failure(error, life.child)
             self._fail_batch(WorkerFailed(status, "Worker died."))
             if self.state is WorkerState.MODEL_LOADED or self.state is WorkerState.STARTED:
                 self._enter(WorkerState.STOPPED)
         finally:
+            if self._stopping:
+                self._tell_disconnected(life)
             self.failed_status = status
             self._fail_batch(WorkerFailed(500, "Worker died."))
             # A task of its own, so that `stop`, which may cancel this one, can wait for it.
@@ -218,6 +225,7 @@ class WorkerProcess:
             self._sandbox,
             self._take,
             self._end_serving,
+            lambda metric: self._metrics.worker_metrics([metric]),
         )
 
     async def _begin(self, life: WorkerLife) -> None:
@@ -226,7 +234,8 @@ class WorkerProcess:
         began = monotonic()
         self.pid = await life.fork()
         loaded = await life.load()
-        self.load_s = monotonic() - began
+        self._loaded_at = monotonic()
+        self.load_s = self._loaded_at - began
         self.engine = loaded.engine
         if loaded.threads > 0:
             self._plan.admit(self.pid, loaded.threads)
@@ -238,11 +247,15 @@ class WorkerProcess:
 
     def _become_ready(self) -> None:
         assert self.load_s is not None
+        self._enter(WorkerState.MODEL_LOADED)
+        if self._failing_since is not None:
+            self._tell(logging.INFO, "Auto recovery succeeded, reset recoveryStartTS")
         self._failing_since = None
         self._failures = 0
-        self._enter(WorkerState.MODEL_LOADED)
         self._metrics.worker_loaded(self.name, self.load_s)
-        log.info("worker %s ready in %.2f s (pid %d)", self.name, self.load_s, self.pid)
+        # TorchServe: a load takes time beside the worker's own, as a batch does
+        self._metrics.batch_overhead(monotonic() - self._loaded_at)
+        self._tell(logging.INFO, f"ready in {self.load_s:.2f} s (pid {self.pid})")
         if not self.first_outcome.done():
             self.first_outcome.set_result(200)
 
@@ -259,9 +272,6 @@ class WorkerProcess:
         self._pull_next()
         try:
             await self._served
-        except TimeoutError:
-            log.warning("%s: Backend worker did not respond in given time", self.name)
-            raise
         finally:
             self._end_serving(None)
             self._served = None
@@ -277,7 +287,7 @@ class WorkerProcess:
             pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
             if not self._in_flight:  # which `_send` has filled if it was called
                 self._pull = pull
-        while self._may_send_ahead() and (job := self._queue.take()) is not None:
+        while self._may_send_ahead() and (job := self._queue.take_prediction()) is not None:
             self._send([job])
 
     def _may_send_ahead(self) -> bool:
@@ -286,6 +296,7 @@ class WorkerProcess:
             self._is_quick
             and 0 < len(self._in_flight) <= AHEAD
             and self._queue.consumers == 1
+            and not self._in_flight[-1][0].describes
             and self._settings.load.batch_size == 1
         )
 
@@ -296,10 +307,11 @@ class WorkerProcess:
             self._began = now
         self._in_flight.append(batch)
         for job in batch:
-            job.waited_s = now - job.accepted_at
+            job.sent_at = now
         try:
             predict = Predict([job.request for job in batch])
-            self._connection.post(predict, self._settings.response_timeout_s)
+            limit_s = None if batch[0].describes else self._settings.response_timeout_s
+            self._connection.post(predict, limit_s)
         except WorkerDied as error:
             self._end_serving(error)
         if self._is_quick and len(self._in_flight) == 1:
@@ -312,6 +324,7 @@ class WorkerProcess:
             return
         predictions = self._checked(message)
         batch = self._in_flight.popleft()
+        self._unanswered = 0
         now = monotonic()
         self._is_quick, self._began = now - self._began < QUICK_S, now
         self._pull_next()  # first, so that the worker computes while clients get their answers
@@ -320,12 +333,17 @@ class WorkerProcess:
             for job in batch:
                 job.fail(WorkerFailed(predictions.status, predictions.message))
         else:
-            name = self._settings.load.model_name
+            self._count_waits(batch)
             for job, prediction in zip(batch, predictions.items, strict=True):
-                # TorchServe: the wait of a request counts when it is answered, and no error is
-                self._metrics.queue_latency(name, job.version, job.waited_s)
                 job.answer(prediction)
         self._metrics.batch_overhead(monotonic() - now)
+
+    def _count_waits(self, batch: list[Job]) -> None:
+        """TorchServe: only of what was answered with a prediction."""
+        name = self._settings.load.model_name
+        for job in batch:
+            if job.sent_at is not None and not job.describes:
+                self._metrics.queue_latency(name, job.version, job.sent_at - job.accepted_at)
 
     def _checked(self, reply: Message) -> Predictions:
         """The answers to the requests that the worker was given, in their order."""
@@ -386,12 +404,19 @@ class WorkerProcess:
     def _describe_failure(self, error: Exception, child: ChildProcess | None) -> None:
         if isinstance(error, TimeoutError):
             self.last_error = "Backend worker did not respond in given time"
-        else:
-            self.last_error = str(error)
-            left = isinstance(error, WorkerLeft)
-            if left and child is not None and child.exited.done():
-                self.last_error = f"the worker process ended with status {child.exited.result()}"
-        log.warning("%s: %s", self.name, self.last_error)
+            self._unanswered += 1
+            self._tell(
+                logging.ERROR, f"Number or consecutive unsuccessful inference {self._unanswered}"
+            )
+            # TorchServe: these two lines, which its users' tools look for, and Java's trace.
+            kind = "org.pytorch.serve.wlm.WorkerInitializationException"
+            self._tell(logging.ERROR, f"Backend worker error\n{kind}: {self.last_error}")
+            return
+        self.last_error = str(error)
+        left = isinstance(error, WorkerLeft)
+        if left and child is not None and child.exited.done():
+            self.last_error = f"the worker process ended with status {child.exited.result()}"
+        self._tell(logging.WARNING, self.last_error)
 
     async def _wait_for_retry(self) -> bool:
         """Sleep through the back-off; False when the retry window is over."""
@@ -401,18 +426,32 @@ class WorkerProcess:
             self.first_outcome.set_result(self.failed_status)
         if self._failing_since is None:
             self._failing_since = monotonic()
+            self._tell(logging.INFO, f"Auto recovery start timestamp: {int(time.time() * 1000)}")
+        else:
+            self._tell(logging.WARNING, "Auto recovery failed again")
         if not self.is_healthy:
-            log.warning("%s: no further retry, the retry window is over", self.name)
+            self._tell(logging.WARNING, "no further retry, the retry window is over")
             return False
         delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
         self._failures += 1
-        log.warning("Retry worker: %s in %d seconds.", self.worker_id, delay_s)
+        self._tell(logging.WARNING, f"Retry worker: {self.worker_id} in {delay_s} seconds.")
         await asyncio.sleep(delay_s)
         return True
 
     def _enter(self, state: WorkerState) -> None:
         if self.state is WorkerState.SCALED_DOWN:
             return
-        assert state in TRANSITIONS[self.state], (self.state, state)
-        log.debug("%s State change %s -> %s", self.name, self.state.value, state.value)
+        assert state in TRANSITIONS[self.state] or state is WorkerState.SCALED_DOWN
+        self._tell_change(self.state.value, state)
         self.state = state
+
+    def _tell(self, level: int, text: str) -> None:
+        WORKER_LOG.log(level, "%s %s", self.name, text)
+
+    def _tell_change(self, before: str, after: WorkerState) -> None:
+        self._tell(logging.DEBUG, f"{self.name} State change {before} -> {after.value}")
+
+    def _tell_disconnected(self, life: WorkerLife) -> None:
+        if life.child is not None:
+            what = f"{self.worker_id} Worker disconnected. {self.state.value}"
+            self._tell(logging.INFO, what)

@@ -69,7 +69,12 @@ MODELS = Scenario(
         manage("register a relative path", "POST", "/models?url=..%2Fecho.mar"),
         manage("register a path", "POST", "/models?url=%2Fany%2Fdir%2Funknown.mar"),
         manage("register a bad runtime", "POST", "/models?url=echo.mar&runtime=java"),
-        manage("register an unknown file url", "POST", "/models?url=file:///no/such/file.mar"),
+        manage(
+            "register an unknown file url",
+            "POST",
+            "/models?url=file:///no/such/file.mar",
+            comparison="load failure",
+        ),
         manage("register without workers", "POST", "/models?url=echo.mar"),
         manage("register twice", "POST", "/models?url=echo.mar"),
         manage("describe without workers", "GET", "/models/echo"),
@@ -194,14 +199,27 @@ BROKEN_ARCHIVES = Scenario(
         *("bad_runtime", "slip", "echo"),
     ),
     cases=[
-        manage("register no_manifest", "POST", "/models?url=no_manifest.mar"),
-        manage("register no_zip", "POST", "/models?url=no_zip.mar"),
-        manage("register empty_file", "POST", "/models?url=empty_file.mar"),
-        manage("register truncated", "POST", "/models?url=truncated.mar"),
-        manage("register manifest_no_json", "POST", "/models?url=manifest_no_json.mar"),
-        manage("register no_name", "POST", "/models?url=no_name.mar"),
+        manage(
+            "register no_manifest", "POST", "/models?url=no_manifest.mar", comparison="load failure"
+        ),
+        manage("register no_zip", "POST", "/models?url=no_zip.mar", comparison="load failure"),
+        manage(
+            "register empty_file", "POST", "/models?url=empty_file.mar", comparison="load failure"
+        ),
+        manage(
+            "register truncated", "POST", "/models?url=truncated.mar", comparison="load failure"
+        ),
+        manage(
+            "register manifest_no_json",
+            "POST",
+            "/models?url=manifest_no_json.mar",
+            comparison="load failure",
+        ),
+        manage("register no_name", "POST", "/models?url=no_name.mar", comparison="load failure"),
         manage("register no_name with a name", "POST", "/models?url=no_name.mar&model_name=named"),
-        manage("register bad_runtime", "POST", "/models?url=bad_runtime.mar"),
+        manage(
+            "register bad_runtime", "POST", "/models?url=bad_runtime.mar", comparison="load failure"
+        ),
         manage(
             "register slip",
             "POST",
@@ -229,4 +247,56 @@ NO_MODEL_API = Scenario(
 )
 
 
-SCENARIOS = [LOAD_FAILURES, MODELS, FORMS, BROKEN_ARCHIVES, NO_MODEL_API]
+NO_ARCHIVE = "files-that-are-no-archives"
+URLS = Scenario(
+    "register urls",
+    archives=("echo", "echo_dir"),
+    elsewhere=(
+        "echo_v2", "word_lengths", "replies", "echo_tgz", "echo", "no_zip", "no_name", "entry",
+    ),
+    config={"allowed_urls": "file://.*,http://127\\\\.0\\\\.0\\\\.1.*"},
+    cases=[
+        manage("a file", "POST", "/models?url=file://<home>/elsewhere/echo_v2.mar"),
+        manage("describe a file", "GET", "/models/echo"),
+        manage("a file that the store has", "POST", "/models?url=file://<home>/elsewhere/echo.mar"),
+        manage("a file again", "POST", "/models?url=file://<home>/elsewhere/echo_v2.mar"),
+        manage("unregister a file", "DELETE", "/models/echo"),
+        manage("its copy went", "POST", "/models?url=echo_v2.mar"),
+        manage("a file after it went", "POST", "/models?url=file://<home>/elsewhere/echo_v2.mar"),
+        manage("no such file", "POST", "/models?url=file://<home>/elsewhere/none.mar"),
+        manage("dots", "POST", "/models?url=file://<home>/elsewhere/../elsewhere/entry.mar"),
+        manage("escaped dots", "POST", "/models?url=file://<home>/%252e%252e/entry.mar"),
+        manage("a download", "POST", "/models?url=<files>/elsewhere/word_lengths.mar"),
+        manage("describe a download", "GET", "/models/word_lengths"),
+        manage("a download again", "POST", "/models?url=<files>/elsewhere/word_lengths.mar"),
+        manage("unregister a download", "DELETE", "/models/word_lengths"),
+        manage("a download after it went", "POST",
+               "/models?url=<files>/elsewhere/word_lengths.mar"),
+        manage("a download with a query", "POST",
+               "/models?url=<files>/elsewhere/replies.mar%3Fsigned%3Dyes%26a%3Db"),
+        manage("describe a download with a query", "GET", "/models/replies"),
+        manage("a tar", "POST", "/models?url=<files>/elsewhere/echo_tgz.tar.gz"),
+        manage("nothing to download", "POST", "/models?url=<files>/elsewhere/none.mar"),
+        manage("a download that is no archive", "POST", "/models?url=<files>/elsewhere/no_zip.mar"),
+        manage("its copy", "POST", "/models?url=no_zip.mar", deliberate=NO_ARCHIVE,
+               our_status=404),
+        manage("a file without a name", "POST", "/models?url=file://<home>/elsewhere/no_name.mar"),
+        manage("a file that is no archive", "POST", "/models?url=file://<home>/config.properties",
+               deliberate=NO_ARCHIVE, our_status=400),
+        manage("its copy, too", "POST", "/models?url=config.properties", deliberate=NO_ARCHIVE,
+               our_status=404),
+        manage("no port", "POST", "/models?url=http://127.0.0.1:1/entry.mar"),
+        manage("a url that is not allowed", "POST", "/models?url=http://localhost:1/entry.mar"),
+        manage("another scheme that is not allowed", "POST",
+               "/models?url=https://127.0.0.1:1/entry.mar"),
+        manage("a scheme that is none", "POST", "/models?url=ftp://127.0.0.1/entry.mar"),
+        manage("a path to a directory", "POST",
+               "/models?url=<home>/store/echo_dir&model_name=in_place"),
+        manage("describe in place", "GET", "/models/in_place"),
+        manage("a directory of the store", "POST", "/models?url=echo_dir&model_name=by_name"),
+        manage("list", "GET", "/models"),
+    ],
+)  # fmt: skip
+
+
+SCENARIOS = [LOAD_FAILURES, MODELS, FORMS, BROKEN_ARCHIVES, NO_MODEL_API, URLS]

@@ -34,6 +34,7 @@ ts_metrics:
       dimensions: ["model_name", "model_version", "hostname"]
   gauge:
     - {name: QueueTime, unit: Milliseconds, dimensions: [*level, "Hostname"]}
+    - {name: WorkerThreadTime, unit: Milliseconds, dimensions: [*level, "Hostname"]}
     - {name: WorkerLoadTime, unit: Milliseconds, dimensions: ["WorkerName", *level, "Hostname"]}
 model_metrics:
   counter:
@@ -166,7 +167,7 @@ LOG_LINES = Scenario(
             2,
             deliberate="no-queries-in-logs",
         ),
-        log("metrics of the server", "ts_metrics.log", rb"Requests|Queue|WorkerLoad|ts_inf", 18),
+        log("metrics of the server", "ts_metrics.log", rb"Requests|Queue|Worker|ts_inf", 23),
         log("metrics of the model", "model_metrics.log", rb"", 14),
         log("words of the model", "model_log.log", rb"hello", 4),
     ],

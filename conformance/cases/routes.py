@@ -1,6 +1,17 @@
 """inference_api.md, 2, 7 and 10: every path of both ports, descriptions, CORS."""
 
-from conformance.case import ECHO, FORM, JSON, MULTIPART, Scenario, form, infer, manage, register
+from conformance.case import (
+    ECHO,
+    FORM,
+    JSON,
+    MULTIPART,
+    Case,
+    Scenario,
+    form,
+    infer,
+    manage,
+    register,
+)
 
 ROUTES = Scenario(
     "routes",
@@ -240,4 +251,57 @@ CORS = Scenario(
 )  # fmt: skip
 
 
-SCENARIOS = [ROUTES, OTHER_ROUTES, PORT_PATHS, ONE_MODEL, OPEN_INFERENCE, DESCRIPTIONS, CORS]
+SHARED_PATHS = [
+    ("GET", "/ping"), ("GET", "/models"), ("GET", "/models/echo"), ("GET", "/models/echo/1.0"),
+    ("GET", "/models/echo/all"), ("GET", "/models/unknown"), ("PUT", "/models/echo/1.0"),
+    ("PUT", "/models/echo/1.0/set-default"), ("PUT", "/models/echo?min_worker=1&synchronous=true"),
+    ("POST", "/models/echo/invoke"), ("POST", "/models"), ("POST", "/models?url=unknown.mar"),
+    ("GET", "/v1/models/echo"), ("GET", "/v1/models/unknown"), ("GET", "/"), ("OPTIONS", "/"),
+    ("GET", "/metrics"), ("GET", "/metrics/more"), ("GET", "/nothing"), ("GET", "/api-description"),
+    ("OPTIONS", "/models/echo"), ("OPTIONS", "/predictions/echo"), ("GET", "/token"),
+    ("POST", "/v1/models/echo:predict"), ("POST", "/echo/predict"), ("POST", "/invocations"),
+    ("POST", "/models/invoke"), ("GET", "/models/a/b/c"),
+    ("DELETE", "/models/unknown"), ("DELETE", "/models/echo/9.9"), ("PATCH", "/models/echo"),
+]  # fmt: skip
+SHARED_PORT = Scenario(
+    "one port for both",
+    archives=("echo",),
+    models=("echo.mar",),
+    config={"default_workers_per_model": "1", "metrics_mode": "prometheus"},
+    shares_port=True,
+    cases=[
+        *(Case(f"{method} {path}", "inference", method, path,
+               headers=(("reply-text", "x"),) if method == "POST" else (),
+               lines=rb"^# TYPE (?!torchkeep)" if path.startswith("/metrics") else None)
+          for method, path in SHARED_PATHS),
+        *(Case(f"{method} /models/predict", "inference", method, "/models/predict",
+               deliberate="predict-on-a-shared-port", our_status=status)
+          for method, status in (("GET", 404), ("POST", 405), ("DELETE", 404))),
+        Case("metrics port beside it", "metrics", "GET", "/metrics",
+             lines=rb"^# TYPE (?!torchkeep)"),
+        Case("unregister", "inference", "DELETE", "/models/echo"),
+    ],
+)  # fmt: skip
+
+NO_METRICS_BESIDE = Scenario(
+    "one port for both without metrics",
+    archives=(),
+    config={"enable_metrics_api": "false"},
+    shares_port=True,
+    cases=[
+        Case("metrics", "inference", "GET", "/metrics"),
+        Case("describe the api", "inference", "OPTIONS", "/"),
+    ],
+)
+
+SCENARIOS = [
+    ROUTES,
+    OTHER_ROUTES,
+    PORT_PATHS,
+    ONE_MODEL,
+    OPEN_INFERENCE,
+    DESCRIPTIONS,
+    CORS,
+    SHARED_PORT,
+    NO_METRICS_BESIDE,
+]

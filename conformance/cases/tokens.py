@@ -110,6 +110,26 @@ KEYS_AND_MODEL_API = Scenario(
     ],
 )
 
+KEYS_OF_A_SHARED_PORT = Scenario(
+    "keys of one port for both",
+    archives=("echo",),
+    args=("--enable-model-api",),
+    shares_port=True,
+    cases=[
+        *(Case(f"{path} with {label}", "inference", "GET", path, headers)
+          for path in ("/ping", "/nothing")
+          for label, headers in (
+              ("no key", ()), ("the inference key", (INFERRING,)), ("the API key", (RENEWING,)))),
+        *(Case(f"/models with {label}", "inference", "GET", "/models", headers)
+          for label, headers in (
+              ("no key", ()), ("the inference key", (INFERRING,)), ("the API key", (RENEWING,)))),
+        *(Case(f"{path} with the management key", "inference", "GET", path, (MANAGING,),
+               deliberate="keys-of-a-shared-port", our_status=status)
+          for path, status in (("/models", 200), ("/ping", 200), ("/nothing", 404))),
+        Case("the description needs none", "inference", "OPTIONS", "/"),
+    ],
+)  # fmt: skip
+
 NO_KEYS = Scenario(
     "no keys",
     archives=("echo",),
@@ -121,4 +141,4 @@ NO_KEYS = Scenario(
 )
 
 
-SCENARIOS = [KEYS, KEYS_AND_MODEL_API, NO_KEYS]
+SCENARIOS = [KEYS, KEYS_AND_MODEL_API, KEYS_OF_A_SHARED_PORT, NO_KEYS]

@@ -1,43 +1,53 @@
-"""TS_BENCHMARK: the profile that a worker leaves."""
+"""A worker's profile, where the environment asks for one."""
 
 import pstats
 from pathlib import Path
 
 import pytest
 
-from torchkeep.backend.profiling import is_asked_for, profiled
+from torchkeep.backend.profiling import PROFILE, Profiler, is_profiling_asked_for
+
+
+def handle(number: int) -> int:
+    return number + 1
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [("True", True), ("true", True), ("TRUE", True), ("1", False), ("tRue", False), ("", False)],
+    ("value", "is_asked"),
+    [("True", True), ("true", True), ("TRUE", True), ("1", False), ("", False), (None, False)],
 )
-def test_who_asks_for_it(value: str, expected: bool) -> None:
-    assert is_asked_for({"TS_BENCHMARK": value}) is expected
-    assert not is_asked_for({})
-
-
-def work() -> None:
-    sum(range(1000))
-
-
-def test_a_profile_tells_what_ran(tmp_path: Path) -> None:
-    profiled(work, tmp_path / "p.prof")
-    stats = pstats.Stats(str(tmp_path / "p.prof"))
-    assert any(name == "work" for _, _, name in stats.stats)  # type: ignore[attr-defined]
-
-
-def test_a_profile_is_kept_of_what_ends_the_worker(tmp_path: Path) -> None:
-    def leave() -> None:
-        raise SystemExit(3)
-
-    with pytest.raises(SystemExit):
-        profiled(leave, tmp_path / "p.prof")
-    assert (tmp_path / "p.prof").exists()
-
-
-def test_a_place_that_cannot_be_written_costs_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_ts_benchmark_asks_for_a_profile(
+    value: str | None, is_asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profiled(work, tmp_path / "none" / "p.prof")
-    assert "no profile is kept" in capsys.readouterr().err
+    monkeypatch.delenv("TS_BENCHMARK", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TS_BENCHMARK", value)
+    assert is_profiling_asked_for() == is_asked
+
+
+def test_the_profile_is_where_torchserve_writes_it() -> None:
+    assert PROFILE == "/tmp/tsPythonProfile.prof"
+
+
+def test_calls_add_up_in_a_file_that_pstats_reads(tmp_path: Path) -> None:
+    path = tmp_path / "profile"
+    profiler = Profiler(str(path))
+    assert [profiler.call(handle, number) for number in (1, 2)] == [2, 3]
+    counts = {name: row[0] for (_, _, name), row in pstats.Stats(str(path)).stats.items()}  # type: ignore[attr-defined]
+    assert counts["handle"] == 2
+
+
+def test_a_call_that_raises_is_profiled_too(tmp_path: Path) -> None:
+    path = tmp_path / "profile"
+    with pytest.raises(TypeError):
+        Profiler(str(path)).call(handle, "text")  # type: ignore[arg-type]
+    assert path.exists()
+
+
+def test_a_link_in_its_place_is_not_followed_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "profile").symlink_to(tmp_path / "other")
+    assert Profiler(str(tmp_path / "profile")).call(handle, 1) == 2
+    assert "cannot be written: Too many levels of symbolic links" in caplog.text
+    assert not (tmp_path / "other").exists()

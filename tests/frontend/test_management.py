@@ -44,7 +44,7 @@ class FakeModel:
         self.workers: list[FakeWorker] = []
         self.queue = JobQueue(spec.job_queue_size)
         self.scale_status = 200
-        self.is_ready = True
+        self.is_scaled = True
         self.last_error = ""
         self.requests: list[RequestInput] = []
         self.answer: Prediction | None = None
@@ -59,11 +59,14 @@ class FakeModel:
         self.begin_scale(min_workers, max_workers)
         return self.scale_status if min_workers else 200
 
-    def submit(self, request: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request: RequestInput, version: str | None = None, describes: bool = False
+    ) -> Job:
         if self.answer is None:
             raise ServiceUnavailable("no worker to serve inference request")
         self.requests.append(request)
-        job = Job(request, version or "default")
+        job = Job(request, version or "default", describes)
+        self.described = describes
         job.answer(self.answer)
         return job
 
@@ -219,7 +222,7 @@ def test_register_without_waiting(ask: Any, app: Any, text: str) -> None:
 
 
 def test_register_with_too_few_workers(ask: Any, app: Any, registry: FakeRegistry) -> None:
-    registry.prepare = {"is_ready": False}
+    registry.prepare = {"is_scaled": False}
     answer = ask(app, "POST", "/models?url=m.mar&initial_workers=1&synchronous=TRUE")
     assert (answer.status, answer.json["status"]) == (206, "Workers scaling in progress...")
 
@@ -396,6 +399,33 @@ def test_max_worker_is_min_worker_unless_given(ask: Any, app: Any, registry: Fak
     assert (model.spec.min_workers, model.spec.max_workers) == (3, 3)
 
 
+def test_scale_with_too_few_workers(ask: Any, app: Any, registry: FakeRegistry) -> None:
+    registry.add("m").is_scaled = False
+    answer = ask(app, "PUT", "/models/m?min_worker=2&synchronous=true")
+    assert (answer.status, answer.json) == (206, {"status": "Workers scaling in progress..."})
+
+
+@pytest.mark.parametrize("query", ["number_gpu=3", "timeout=-1", "timeout=0"])
+def test_number_gpu_and_timeout_are_ignored(
+    ask: Any, app: Any, registry: FakeRegistry, query: str
+) -> None:
+    registry.add("m")
+    answer = ask(app, "PUT", f"/models/m?min_worker=1&synchronous=true&{query}")
+    assert (answer.status, answer.json["status"]) == (200, "Workers scaled to 1 for model: m")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("application/json", b'{"min_worker": 2}'), ("application/x-www-form-urlencoded", b"a=%ZZ")],
+)
+def test_scale_reads_no_body(
+    ask: Any, app: Any, registry: FakeRegistry, content_type: str, body: bytes
+) -> None:
+    model = registry.add("m")
+    assert ask(app, "PUT", "/models/m", body, {"Content-Type": content_type}).status == 202
+    assert model.spec.min_workers == 1
+
+
 def test_scale_of_a_version(ask: Any, app: Any, registry: FakeRegistry) -> None:
     registry.add("m")
     registry.add("m", "2.0")
@@ -417,7 +447,7 @@ def test_scale_of_a_version(ask: Any, app: Any, registry: FakeRegistry) -> None:
             "/models/m?min_worker=-2&max_worker=-1",
             500,
             "IndexOutOfBoundsException",
-            "Index -1 out of bounds for length 0",
+            "Index -1 out of bounds for length 0 : max_worker must be 0 or more",
         ),
         ("/models/x", 404, "ModelNotFoundException", "Model not found: x"),
         (
@@ -520,7 +550,17 @@ def test_describe_all_versions(ask: Any, app: Any, registry: FakeRegistry) -> No
 
 @pytest.mark.parametrize(
     ("body", "metadata"),
-    [(b'{"a": 1}', {"a": 1}), (b"[1]", {}), (b"text", {}), (b"null", None)],
+    [
+        (b'{"a": 1}', {"a": 1}),
+        (b'{"a": null, "b": {"c": null, "d": [null]}}', {"b": {"d": [None]}}),
+        (b'{"a": NaN, "b": -Infinity}', {"a": "NaN", "b": "-Infinity"}),
+        (b"[1]", {}),
+        (b"null", {}),
+        (b"text", {}),
+        (b"[" * 100_000, {}),
+        (b"", None),
+        (b" \n", None),
+    ],
 )
 def test_customized_description(
     ask: Any, app: Any, registry: FakeRegistry, body: bytes, metadata: Any
@@ -530,6 +570,7 @@ def test_customized_description(
     answer = ask(app, "GET", "/models/m?customized=true")
     assert model.requests[0].headers["describe"] == "True"
     assert model.requests[0].parameters == []
+    assert model.described
     assert answer.json[0].get("customizedMetadata") == metadata
     assert ("customizedMetadata" in answer.json[0]) == (metadata is not None)
     assert (answer.status, answer.reason, answer.headers["x"]) == (201, "", "y")

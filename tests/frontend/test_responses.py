@@ -23,6 +23,10 @@ def test_json_is_not_escaped() -> None:
     assert pretty_json("<ü>") == '"<ü>"\n'.encode()
 
 
+def test_only_the_line_ends_of_javascript_are_escaped() -> None:
+    assert pretty_json("\u2028\u2029\x7f") == b'"\\u2028\\u2029\x7f"\n'
+
+
 def test_error_json_has_code_type_and_message_in_this_order() -> None:
     reply = error_reply(BadRequest("Parameter url is required."))
     assert reply.status == 400

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
@@ -119,7 +120,7 @@ def test_requests_are_answered_by_the_handler(tmp_path: Path) -> None:
         async with serving(tmp_path, workers=2) as model:
             answers = await asyncio.gather(*(answer(submit(model, n=n)) for n in range(50)))
             assert [one["n"] for one in answers] == list(range(50))
-            assert model.is_ready
+            assert model.is_scaled
             assert model.healthy_workers == 2
             assert {w.worker_id for w in model.workers} == {"9000", "9001"}
             assert {one["pid"] for one in answers} <= {w.pid for w in model.workers}
@@ -216,12 +217,107 @@ def test_a_worker_that_never_answers_is_killed(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_description_may_take_longer_than_the_response_timeout(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, response_timeout_s=1, batch_size=4) as model:
+            pid = model.workers[0].pid
+            body = InputParameter("body", b'{"do": "sleep", "s": 1.5}')
+            described = model.submit(RequestInput("r", {}, [body]), describes=True)
+            job = submit(model, n=1)
+            assert (await answer(described))["batch"] == 1
+            assert (await answer(job))["pid"] == pid
+
+    run(scenario)
+
+
+def test_requests_sent_while_workers_load_wait_in_the_queue(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        slow_load = "import time; time.sleep(0.5)" + HANDLER
+        async with serving(tmp_path, slow_load, workers=0) as model:
+            model.begin_scale(1, 1)
+            job = submit(model, n=1)
+            assert len(model.queue) == 1
+            assert not model.workers[0].is_ready
+            assert (await answer(job))["n"] == 1
+
+    run(scenario)
+
+
+def test_a_failed_worker_keeps_its_old_pid_until_the_new_process_has_its_own(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as model:
+            (worker,) = model.workers
+            old = worker.pid
+            os.kill(old, signal.SIGKILL)
+            await until(lambda: worker.state is WorkerState.STOPPED)
+            assert worker.pid == old
+            await until(lambda: worker.is_ready)
+            assert worker.pid != old
+
+    run(scenario)
+
+
+def test_after_the_retry_window_requests_are_accepted_and_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, max_retry_timeout_s=0) as model:
+            os.kill(model.workers[0].pid, signal.SIGKILL)
+            await until(lambda: model.healthy_workers == 0)
+            job = submit(model)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(job.reply(), 0.1)
+            assert len(model.queue) == 1
+
+    run(scenario)
+
+
+def test_a_retry_scheduled_inside_the_window_runs_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (1.5,))
+
+    async def scenario() -> None:
+        async with serving(tmp_path, max_retry_timeout_s=1) as model:
+            os.kill(model.workers[0].pid, signal.SIGKILL)
+            await until(lambda: model.healthy_workers == 0)
+            await until(lambda: model.healthy_workers == 1)
+            assert model.workers[0].is_ready
+
+    run(scenario)
+
+
 def test_a_failed_load_is_told_with_the_handlers_own_words(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with serving(tmp_path, "def handle(data, context): 1 / 0", workers=0) as model:
             assert await model.scale(1, 1) == 500
             assert "ZeroDivisionError: division by zero" in model.workers[0].last_error
-            assert not model.is_ready
+            assert not model.is_scaled
+
+    run(scenario)
+
+
+def test_workers_that_are_still_loading_count_as_scaled_and_healthy(tmp_path: Path) -> None:
+    handler = f"""
+import os, time
+def handle(data, context):
+    while not os.path.exists({str(tmp_path / "go")!r}):
+        time.sleep(0.01)
+"""
+
+    async def scenario() -> None:
+        async with serving(tmp_path, handler, workers=0) as model:
+            model.begin_scale(1, 1)
+            # TorchServe: only workers of its own are waited for
+            assert await model.scale(1, 1) == 200
+            assert not model.workers[0].is_ready
+            assert model.is_scaled
+            assert model.healthy_workers == 1
+            (tmp_path / "go").touch()
+            await until(lambda: model.workers[0].is_ready)
+            os.kill(model.workers[0].pid, signal.SIGKILL)
+            await until(lambda: not model.is_scaled)
+            assert model.healthy_workers == 1  # until the window of its retries is over
 
     run(scenario)
 
@@ -298,6 +394,9 @@ def test_scaling_keeps_the_oldest_workers(tmp_path: Path) -> None:
             assert len(model.workers) == 2
             assert await model.scale(3, 3) == 200
             assert [w.worker_id for w in model.workers] == [first, "9001", "9003"]
+            # below the minimum none goes, even where the maximum is lower still
+            assert await model.scale(4, 1) == 200
+            assert len(model.workers) == 4
 
     run(scenario)
 
