@@ -36,6 +36,7 @@ from torchkeep.frontend.app import (
 from torchkeep.frontend.attestation import Attestor, ServerIdentity
 from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
+from torchkeep.frontend.gpus import Gpus
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.frontend.metric_script import MetricScript, script_of
@@ -46,6 +47,7 @@ from torchkeep.frontend.metrics_config import (
     parse_metrics_config,
 )
 from torchkeep.frontend.model_events import ModelEvents
+from torchkeep.frontend.parallel import DistributionPorts
 from torchkeep.frontend.plugin_endpoints import (
     PluginEndpoints,
     check_endpoints,
@@ -306,13 +308,16 @@ async def compose(
             interpreters=_interpreters(environ),
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
             sandbox=replace(sandbox, areas=_areas(store)),
+            distribution_ports=DistributionPorts(config.initial_distribution_port),
+            gpus=Gpus(config.gpu_count(environ)),
             metrics_file=metrics_file,
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
         evidence = _evidence(config)
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
+        defaults = _model_defaults(config, compute, ground.gpus.count)
+        registry = ModelRegistry(store, ground, defaults, installer, events)
         stack.push_async_callback(registry.close)
         snapshots = Snapshots(
             config.snapshots,
@@ -731,13 +736,16 @@ def _startup_workers(config: Config, compute: Compute) -> int:
     return config.default_workers_per_model or compute.cores.logical_count
 
 
-def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
+def _model_defaults(config: Config, compute: Compute, gpus: int) -> ModelDefaults:
     return ModelDefaults(
         response_timeout_s=config.default_response_timeout,
         startup_timeout_s=config.default_startup_timeout,
         job_queue_size=config.job_queue_size,
         workers_at_register=config.default_workers_per_model or 0,
-        workers_at_startup=_startup_workers(config, compute),
+        # TorchServe: one worker for each GPU, where there are any
+        workers_at_startup=config.default_workers_per_model
+        or gpus
+        or _startup_workers(config, compute),
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,

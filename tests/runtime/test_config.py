@@ -215,7 +215,7 @@ KEYS = [
     ("default_startup_timeout", "120", "3", True),
     ("unregister_model_timeout", "120", "3", True),
     ("job_queue_size", "100", "3", True),
-    ("number_of_gpu", "0", "3", True),
+    ("number_of_gpu", "None", "3", True),
     ("number_of_netty_threads", "0", "3", True),
     ("netty_client_threads", "0", "3", True),
     ("max_request_size", "6553500", "3", True),

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 
 _log = logging.getLogger(__name__)
+
+CLEANUP_REGEX = re.compile(r"<.*?>")  # the tags of HTML
 
 
 class PredictionException(Exception):
