@@ -213,11 +213,6 @@ def load_config(
             f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
             " reads processors, memory and disk itself"
         )
-    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
-        warnings.append(
-            "environment variable TS_BENCHMARK: workers are not profiled here; "
-            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
-        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
