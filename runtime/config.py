@@ -214,11 +214,6 @@ def load_config(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
         )
-    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
-        warnings.append(
-            "environment variable TS_BENCHMARK: workers are not profiled here; "
-            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
-        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
