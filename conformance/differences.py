@@ -95,9 +95,7 @@ GROUPS = (
                 " `java.lang.NullPointerException: Cannot invoke ...`",
                 "The same status and type; the message says what is wrong with the form",
                 "The message is about the request, not about Java",
-                tests=(
-                    "tests/frontend/test_parsing.py::test_part_without_a_name",
-                ),
+                tests=("tests/frontend/test_parsing.py::test_part_without_a_name",),
             ),
             Difference(
                 "orderly-ends",

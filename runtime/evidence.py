@@ -11,6 +11,7 @@ import base64
 import binascii
 import errno
 import json
+import logging
 import secrets
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from torchkeep.runtime.errors import ConfigError, EvidenceError
 from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch, parse_service
 from torchkeep.runtime.quote import MAX_QUOTE_BYTES, Quote, QuoteError, parse_quote
 from torchkeep.runtime.simulated_tee import mint_quote
+
+log = logging.getLogger("torchkeep.runtime")
 
 AGENT = "http://127.0.0.1:8006"  # where Confidential Containers has it in every pod
 EXPECTED = "agent, agent:http://127.0.0.1:8006 or tsm"
@@ -182,7 +185,14 @@ class KernelEvidence:
                 is_temporary=error.errno == errno.EBUSY,
             ) from error
         finally:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        try:
             self._files.remove(name)
+        except OSError as error:
+            # What was read stays true; whoever waits for it could do nothing about this.
+            log.warning("configfs-tsm: %s stays behind: %s", TSM_REPORTS / name, error.strerror)
 
     def _report(self, name: str, report_data: bytes) -> bytes:
         provider = self._files.read(name, "provider").decode("ascii", "replace").strip()
