@@ -82,12 +82,14 @@ class AgentEvidence:
     async def record(self, operation: str, content: str) -> bool:
         """Extend the runtime measurement with an event; False where the agent has no log.
 
-        Raises EvidenceError where the agent cannot be reached.
+        Raises EvidenceError where the agent cannot be reached, or fails.
         """
         event = {"domain": "torchkeep", "operation": operation, "content": content}
         answer = await self._ask(
             "POST", "/aa/aael", json.dumps(event).encode(), {"Content-Type": "application/json"}
         )
+        if answer.status >= 500:
+            raise self._failure(answer.status)
         said = _json(answer)
         return answer.status == 200 and isinstance(said, dict) and said.get("success") == "true"
 
@@ -99,10 +101,7 @@ class AgentEvidence:
                 " annotation of the pod"
             )
         if answer.status != 200:
-            raise EvidenceError(
-                f"The attestation agent {self.service.url} failed with status {answer.status}",
-                is_temporary=answer.status >= 500,
-            )
+            raise self._failure(answer.status)
         found = _json(answer)
         if not isinstance(found, dict):
             raise self._failed("its evidence is no JSON object")
@@ -117,6 +116,12 @@ class AgentEvidence:
             raise EvidenceError(
                 f"The attestation agent {self.service.url}: {error}", is_temporary=True
             ) from error
+
+    def _failure(self, status: int) -> EvidenceError:
+        return EvidenceError(
+            f"The attestation agent {self.service.url} failed with status {status}",
+            is_temporary=status >= 500,
+        )
 
     def _failed(self, what: str) -> EvidenceError:
         return EvidenceError(f"The attestation agent {self.service.url}: {what}")
