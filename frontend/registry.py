@@ -198,10 +198,11 @@ class ModelRegistry:
             self._check_new(spec)
             if spec.device_type == "gpu" and spec.parallel_level > self._ground.gpus.count:
                 raise WorkerInitializationFailed(spec.name, spec.parallel_level)
-            # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
+            # Before its packages are installed, which may run code that it brought.
             if self._events is not None:
                 await self._events.record(spec.name, spec.version, model_dir.digest)
+            # TorchServe keeps a model whose packages could not be installed, without workers.
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
             self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()
