@@ -72,6 +72,7 @@ _SYSTEM = (
     "/sys/fs/cgroup",
     "/sys/kernel/mm",
 )
+_HARDWARE = ("/sys/bus/pci/devices", "/sys/devices")  # gloo looks for network cards there
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
@@ -79,8 +80,11 @@ class CannotConfine(SystemExit):
     """The sandbox that was asked for cannot be built here. The process ends."""
 
 
-def confine(sandbox: Sandbox, model_dir: str) -> None:
+def confine(sandbox: Sandbox, model_dir: str, lists_interfaces: bool = False) -> None:
     """Confine this process and whatever it starts, for ever.
+
+    `lists_interfaces`: where it has a network, it may also ask which interfaces there are, as
+    gloo must before ranks can meet.
 
     Raises CannotConfine where `strict` lacks a layer, OSError where the kernel refuses one.
     """
@@ -95,7 +99,8 @@ def confine(sandbox: Sandbox, model_dir: str) -> None:
     keep_memory_private()
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     # Its paths are opened here, while this may still be root.
-    ruleset = _ruleset(sandbox, Path(model_dir), layers.landlock_abi)
+    hardware = _HARDWARE if lists_interfaces and sandbox.allows_network else ()
+    ruleset = _ruleset(sandbox, Path(model_dir), layers.landlock_abi, hardware)
     _give_up_privileges(sandbox)
     if ruleset is not None:
         ruleset.restrict()
@@ -103,6 +108,7 @@ def confine(sandbox: Sandbox, model_dir: str) -> None:
         refuse_system_calls(
             allows_network=sandbox.allows_network,
             confines_signals=layers.landlock_abi < SCOPE_ABI,
+            lists_interfaces=lists_interfaces,
         )
 
 
@@ -113,11 +119,13 @@ def confine_fork(sandbox: Sandbox) -> None:
         Ruleset(abi, None).restrict()
 
 
-def _ruleset(sandbox: Sandbox, model_dir: Path, abi: int) -> Ruleset | None:
+def _ruleset(
+    sandbox: Sandbox, model_dir: Path, abi: int, hardware: Iterable[str] = ()
+) -> Ruleset | None:
     if not abi:
         return None
     if sandbox.level == "strict":
-        allowed = [*_readable(sandbox), *_strictly_allowed(sandbox, model_dir)]
+        allowed = [*_readable(sandbox, hardware), *_strictly_allowed(sandbox, model_dir)]
         return Ruleset(
             abi, allowed, allows_tcp=sandbox.allows_network, allows_abstract_sockets=False
         )
@@ -129,9 +137,9 @@ def _ruleset(sandbox: Sandbox, model_dir: Path, abi: int) -> Ruleset | None:
     return Ruleset(abi, [*ours, *own, *(Allowed(path, landlock.ALL) for path in rest)])
 
 
-def _readable(sandbox: Sandbox) -> Iterator[Allowed]:
+def _readable(sandbox: Sandbox, hardware: Iterable[str]) -> Iterator[Allowed]:
     """What a strictly confined process may read, beside what is its own."""
-    places = [*_interpreter_paths(), *map(Path, _SYSTEM)]
+    places = [*_interpreter_paths(), *map(Path, _SYSTEM), *map(Path, hardware)]
     return _without_hidden(map(Allowed, places), sandbox)
 
 

@@ -117,8 +117,12 @@ def _encode(element: Any) -> bytes | bytearray:
             case str():
                 return element.encode("utf-8")
             case _ if torch is not None and isinstance(element, torch.Tensor):
+                is_view = element.layout is torch.strided and (
+                    element.untyped_storage().nbytes() > element.nbytes
+                )
                 buffer = io.BytesIO()
-                torch.save(element, buffer)
+                # torch writes all the memory behind a view: the answers to other clients.
+                torch.save(element.detach().clone() if is_view else element, buffer)
                 return buffer.getvalue()
             case _:
                 return json.dumps(element, indent=2).encode("utf-8")

@@ -24,6 +24,7 @@ _REFUSE = _ERRNO | errno.EPERM
 _NUMBER_AT, _MACHINE_AT, _ARGUMENTS_AT = 0, 4, 16  # in struct seccomp_data
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 
+_NETLINK_ROUTE = 0  # not in every build of Python's socket module
 _NAMESPACES = 0x7E020000  # CLONE_NEW*
 _SOCKET_TYPE = 0xF  # of a type that may hold SOCK_CLOEXEC and SOCK_NONBLOCK too
 _X32 = 0x40000000  # marks a call of x86-64's 32-bit sibling, whose numbers differ
@@ -116,10 +117,15 @@ class _Machine:
 _MACHINES = {"x86_64": _Machine(0xC000003E, 0), "aarch64": _Machine(0xC00000B7, 1)}
 
 
-def refuse_system_calls(*, allows_network: bool, confines_signals: bool) -> None:
+def refuse_system_calls(
+    *, allows_network: bool, confines_signals: bool, lists_interfaces: bool = False
+) -> None:
     """For every thread of this process, and all that it starts, for ever. Raises OSError."""
     program = filter_program(
-        platform.machine(), allows_network=allows_network, confines_signals=confines_signals
+        platform.machine(),
+        allows_network=allows_network,
+        confines_signals=confines_signals,
+        lists_interfaces=lists_interfaces,
     )
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a count, padded to the pointer's place
@@ -127,7 +133,13 @@ def refuse_system_calls(*, allows_network: bool, confines_signals: bool) -> None
     seccomp(_SET_MODE_FILTER, _TSYNC, ctypes.create_string_buffer(head, len(head)))
 
 
-def filter_program(machine: str, *, allows_network: bool, confines_signals: bool) -> bytes:
+def filter_program(
+    machine: str,
+    *,
+    allows_network: bool,
+    confines_signals: bool,
+    lists_interfaces: bool = False,
+) -> bytes:
     """The filter for a machine, in the kernel's instructions (struct sock_filter)."""
     known = _MACHINES[machine]
     column = known.column
@@ -156,7 +168,8 @@ def filter_program(machine: str, *, allows_network: bool, confines_signals: bool
         ],
     )
     families = [socket.AF_INET, socket.AF_INET6] if allows_network else []
-    code += _when(_SOCKET[column], _only(families))
+    netlink = _route_only() if lists_interfaces and allows_network else []
+    code += _when(_SOCKET[column], [*netlink, *_only(families)])
     code += _when(_SOCKETPAIR[column], _only([socket.AF_UNIX], _stream_only()))
     code += _when(_PRLIMIT[column], _only([0]))
     if confines_signals:
@@ -180,6 +193,18 @@ def _only(values: Sequence[int], then: _Code | None = None) -> _Code:
     for place, value in enumerate(values):
         block.append((_EQUAL, len(values) - place, 0, value))
     return [*block, (_RETURN, 0, 0, _REFUSE), *(then or [(_RETURN, 0, 0, _ALLOW)])]
+
+
+def _route_only() -> _Code:
+    """Allow netlink sockets that tell of network interfaces, and refuse all other netlink."""
+    return [
+        (_LOAD, 0, 0, _ARGUMENTS_AT),
+        (_EQUAL, 0, 4, socket.AF_NETLINK),
+        (_LOAD, 0, 0, _ARGUMENTS_AT + 16),
+        (_EQUAL, 0, 1, _NETLINK_ROUTE),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
 
 
 def _stream_only() -> _Code:

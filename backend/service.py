@@ -105,6 +105,9 @@ class Service:
             load.decode_input_request,
             load.sandbox.tells_errors,
         )
+        if load.parallel.world_size > 1:
+            # Each rank would choose for itself, and the parts of a model must compute alike.
+            return service
         try:
             service._warm_up = warm_up(load, context, lambda request: service.predict([request]))
         except Exception as error:
@@ -150,6 +153,17 @@ class Service:
             for request, body, processor in zip(requests, bodies, processors, strict=True)
         ]
         return Predictions(200, "Prediction success", items, self._take_metrics())
+
+    def follow(self, requests: Sequence[RequestInput]) -> None:
+        """Compute a batch that another rank answers."""
+        rows = self._set_requests(requests)
+        try:
+            self._entry_point(rows, self._context)
+        except Exception as error:
+            traceback.print_exception(error)
+        finally:
+            self._pieces.end()
+            self._emissions.clear()
 
     def _set_requests(self, requests: Sequence[RequestInput]) -> list[dict[str, Any]]:
         """Point the context at this batch; returns the rows that the handler gets."""
@@ -212,13 +226,14 @@ def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
         model_dir=load.model_dir,
         manifest=manifest,
         batch_size=load.batch_size,
-        gpu=None,
+        gpu=load.gpu_id if load.gpu_id >= 0 else None,
         mms_version=__version__,
         limit_max_image_pixels=load.limit_max_image_pixels,
         metrics=metrics,
         model_yaml_config=_read_model_config(Path(load.model_dir), manifest),
     )
     context.cl_socket = PieceSender()
+    context.is_confined = load.sandbox.level != "off"
     return context
 
 

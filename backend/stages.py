@@ -15,7 +15,17 @@ MAX_SOURCE_BYTES = 1 << 18  # of all files together: parsing takes some hundred 
 MAX_PARTS = 16  # of a dotted name
 
 # Built-in handlers load a model, so all of them need torch.
-_BUILTIN_HANDLERS = frozenset({"base_handler", "image_classifier", "vision_handler"})
+_BUILTIN_HANDLERS = frozenset(
+    {
+        "base_handler",
+        "densenet_handler",
+        "image_classifier",
+        "image_segmenter",
+        "object_detector",
+        "text_classifier",
+        "vision_handler",
+    }
+)
 
 # Packages that import torch themselves.
 _TORCH_PACKAGES = frozenset(

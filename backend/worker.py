@@ -14,9 +14,11 @@ from time import perf_counter
 from torchkeep.backend import process
 from torchkeep.backend.confine import confine, confine_fork
 from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
+from torchkeep.backend.ranks import Ranks
+from torchkeep.backend.sending import send_all
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.runtime.errors import WireError
-from torchkeep.runtime.messages import Body, Load, Loaded, Message, Predict
+from torchkeep.runtime.messages import Load, Loaded, Message, Predict
 from torchkeep.runtime.processes import become_subreaper, keep_memory_private
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
@@ -41,6 +43,7 @@ class Worker:
         self._frontend_pid = frontend_pid
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
+        self._ranks: Ranks | None = None  # the other processes of a parallel model
         self._profiler: Profiler | None = None
         self._looks_out = False
 
@@ -92,6 +95,8 @@ class Worker:
             case Load():
                 return self._load(message)
             case Predict(requests) if self._service is not None:
+                if self._ranks is not None:
+                    self._ranks.follow(message)
                 if self._profiler is not None:
                     return self._profiler.call(self._service.predict, requests)
                 return self._service.predict(requests)
@@ -104,6 +109,10 @@ class Worker:
                 process.set_threads(load.threads)
                 self._shared.rehearse()
                 self._service = self._shared
+            elif load.parallel.world_size > 1:
+                _enter(load)
+                self._ranks = Ranks(load, self._send)
+                self._service = self._ranks.load()
             else:
                 self._service = load_service(load)
         except LoadFailed as error:
@@ -112,6 +121,8 @@ class Worker:
         service.connect(self._send)
         if is_profiling_asked_for():
             self._profiler = Profiler()
+        if self._ranks is not None:
+            return Loaded(200, service.summary)  # no threads: it alone could be pinned
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:
@@ -125,16 +136,10 @@ class Worker:
         return secret
 
     def _send(self, message: Message) -> None:
-        buffers: list[Body] = self._wire.seal(message)
-        while buffers:
-            try:
-                sent = self._connection.sendmsg(buffers[:64])
-            except (BrokenPipeError, ConnectionResetError):
-                raise SystemExit(0) from None  # the frontend no longer wants the answer
-            while buffers and sent >= len(buffers[0]):
-                sent -= len(buffers.pop(0))
-            if sent:
-                buffers[0] = memoryview(buffers[0])[sent:]
+        try:
+            send_all(self._connection, self._wire.seal(message))
+        except (BrokenPipeError, ConnectionResetError):
+            raise SystemExit(0) from None  # the frontend no longer wants the answer
 
 
 def _say(*lines: str) -> None:
@@ -147,8 +152,12 @@ def load_service(load: Load) -> Service:
 
     Raises LoadFailed.
     """
-    os.environ.clear()
-    os.environ.update(load.environment)
-    confine(load.sandbox, load.model_dir)
+    _enter(load)
     process.set_threads(load.threads)
     return Service.load(load)
+
+
+def _enter(load: Load) -> None:
+    os.environ.clear()
+    os.environ.update(load.environment)
+    confine(load.sandbox, load.model_dir, lists_interfaces=load.parallel.world_size > 1)

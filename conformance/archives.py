@@ -5,6 +5,7 @@ tests depend on no archiver. Where a virtual environment is given, its torch-mod
 packs them instead: that is how the facts were recorded.
 """
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
 SEED = 20
@@ -31,6 +32,7 @@ class Source:
     serialized_file: str | None = None
     write_weights: Callable[[Path], None] | None = None
     extra_files: dict[str, str] = field(default_factory=dict)
+    write_extra: dict[str, Callable[[Path], None]] = field(default_factory=dict)
     config: str | None = None
     form: Literal[".mar", ".tar.gz", ""] = ".mar"  # "" is a directory
 
@@ -60,6 +62,72 @@ def write_resnet(path: Path) -> None:
     torch.jit.script(model).save(str(path))
 
 
+def write_state(make: Callable[[], Any], path: Path, seed: int = SEED, **factors: float) -> None:
+    """The state dict of a model with random weights, some multiplied (`a__b` is `a.b`)."""
+    import torch
+
+    torch.manual_seed(seed)
+    state = make().state_dict()
+    for name, factor in factors.items():
+        state[name.replace("__", ".")].mul_(factor)
+    torch.save(state, path)
+
+
+def _model(module: str, name: str) -> Callable[[], Any]:
+    """A class of tests/handlers, which is imported when it is called."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    def make() -> Any:
+        spec = spec_from_file_location(module, HANDLERS / f"{module}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        return getattr(loaded, name)()
+
+    return make
+
+
+def write_detector(path: Path) -> None:
+    # Wide scores and boxes: answers that differ by more than two CPUs do.
+    write_state(
+        _model("small_detector", "SmallDetector"),
+        path,
+        seed=27,  # two finds that are certain, two that are not
+        roi_heads__box_predictor__cls_score__weight=40.0,
+        rpn__head__cls_logits__weight=50.0,
+    )
+
+
+def write_segmenter(path: Path) -> None:
+    write_state(_model("small_segmenter", "SmallSegmenter"), path, classifier__4__weight=9.0)
+
+
+def write_classifier(path: Path) -> None:
+    write_state(_model("small_classifier", "SmallClassifier"), path)
+
+
+def write_text_model(path: Path) -> None:
+    write_state(_model("text_model", "TextModel"), path)
+
+
+# As the tokenizer leaves a text: words, and pairs of neighbours.
+WORDS = "do not stop it was great do not cannot stop cafe is open 5 stars and more".split()  # noqa: SIM905
+PAIRS = [" ".join(pair) for pair in itertools.pairwise(WORDS)]
+VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys([*WORDS, *PAIRS]))}
+
+
+def write_vocabulary(path: Path) -> None:
+    import torch
+
+    torch.save(VOCABULARY, path)
+
+
+PAIRS_CONFIG = "batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
+RANKS = (
+    "minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 30\ndeviceType: cpu\nparallelType: {type}\n"
+    "torchrun:\n  nproc-per-node: 2\n"
+)
 CLASS_NAMES = {str(index): [f"n{index:08}", f"class_{index}"] for index in range(1000)}
 
 # What archives may ask for in their model-config.yaml, well and badly.
@@ -165,11 +233,97 @@ SOURCES: dict[str, Source] = {
         serialized_file="mlp.pt",
         write_weights=write_mlp_weights,
     ),
+    "mlp_pairs": Source(
+        "base_handler",
+        model_file="mlp.py",
+        serialized_file="mlp.pt",
+        write_weights=write_mlp_weights,
+        config=PAIRS_CONFIG,
+    ),
     "base": Source(
         "base_handler",
         model_file="mlp.py",
         serialized_file="mlp.pt",
         write_weights=write_mlp_weights,
+    ),
+    "detector": Source(
+        "object_detector",
+        model_file="small_detector.py",
+        serialized_file="detector.pth",
+        write_weights=write_detector,
+        extra_files={"index_to_name.json": '{"object_type_names": ["sky", "cat", "dog"]}'},
+    ),
+    "detector_pairs": Source(
+        "object_detector",
+        model_file="small_detector.py",
+        serialized_file="detector.pth",
+        write_weights=write_detector,
+        config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n",
+    ),
+    "segmenter": Source(
+        "eight_pixels.py",
+        model_file="small_segmenter.py",
+        serialized_file="segmenter.pth",
+        write_weights=write_segmenter,
+    ),
+    "few_pixels": Source(
+        "eight_pixels_classified.py",
+        model_file="small_classifier.py",
+        serialized_file="classifier.pth",
+        write_weights=write_classifier,
+        extra_files={"index_to_name.json": '{"0": "a", "1": ["n1", "b"], "2": "c", "3": "d"}'},
+    ),
+    "few_classes": Source(
+        "image_classifier",
+        model_file="small_classifier.py",
+        serialized_file="classifier.pth",
+        write_weights=write_classifier,
+    ),
+    "text": Source(
+        "text_classifier",
+        model_file="text_model.py",
+        serialized_file="text.pt",
+        write_weights=write_text_model,
+        extra_files={"index_to_name.json": '{"0": "good", "1": "bad", "2": "none"}'},
+        write_extra={"source_vocab.pt": write_vocabulary},
+    ),
+    "text_pairs": Source(
+        "text_classifier",
+        model_file="text_model.py",
+        serialized_file="text.pt",
+        write_weights=write_text_model,
+        write_extra={"source_vocab.pt": write_vocabulary},
+        config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n",
+    ),
+    "text_no_vocabulary": Source(
+        "text_classifier",
+        model_file="text_model.py",
+        serialized_file="text.pt",
+        write_weights=write_text_model,
+    ),
+    "text_no_embedding": Source(
+        "text_classifier",
+        model_file="mlp.py",
+        serialized_file="mlp.pt",
+        write_weights=write_mlp_weights,
+        write_extra={"source_vocab.pt": write_vocabulary},
+    ),
+    "bad_labels": Source(
+        "image_classifier",
+        model_file="small_classifier.py",
+        serialized_file="classifier.pth",
+        write_weights=write_classifier,
+        extra_files={"index_to_name.json": '["a", "b"]'},
+    ),
+    "ranks": Source("ranks.py", config=RANKS.format(type="tp")),
+    "ranks_pp": Source("ranks.py", config=RANKS.format(type="pp")),
+    "ranks_custom": Source("ranks.py", config=RANKS.format(type="custom")),
+    "ranks_online": Source(
+        "ranks.py", config=RANKS.format(type="tp") + "sandbox: {network: true}\n"
+    ),
+    "rpc_ranks": Source("rpc_ranks.py", config=RANKS.format(type="pp")),
+    "ranks_no_load": Source(
+        "ranks.py", config=RANKS.format(type="tp"), extra_files={"load_fails": ""}
     ),
     "word_lengths": Source(
         "word_lengths.py",
@@ -271,6 +425,9 @@ def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     for name, text in source.extra_files.items():
         files[f"extra:{name}"] = scratch / name
         files[f"extra:{name}"].write_text(text)
+    for name, write in source.write_extra.items():
+        files[f"extra:{name}"] = scratch / name
+        write(files[f"extra:{name}"])
     if source.config:
         files["config"] = scratch / "model-config.yaml"
         files["config"].write_text(source.config)
@@ -333,7 +490,7 @@ def _pack_with_reference(
         command += ["--model-file", str(files["model_file"])]
     if source.serialized_file:
         command += ["--serialized-file", str(files["serialized_file"])]
-    if source.extra_files:
+    if source.extra_files or source.write_extra:
         extra = [str(path) for role, path in files.items() if role.startswith("extra:")]
         command += ["--extra-files", ",".join(extra)]
     if source.config:

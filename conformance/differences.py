@@ -328,6 +328,34 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "whole-batches",
+                "A batch of two requests fails with `text_classifier` and `densenet_handler`, and"
+                " one of pictures of two sizes with `object_detector`: 503 for each",
+                "Every request of a batch is answered",
+                "Batches are for throughput with these handlers, too",
+                tests=(
+                    "tests/backend/ts/test_default_handlers.py::"
+                    "test_pictures_of_two_sizes_are_one_batch",
+                ),
+            ),
+            Difference(
+                "rows-of-tensors",
+                "A handler that answers rows of one tensor sends each client the rows of all"
+                " others of the batch, too: torch saves the memory behind a row",
+                "Each client gets its own row",
+                "What others are answered is nobody's business",
+                tests=(
+                    "tests/backend/test_service.py::"
+                    "test_a_row_of_a_tensor_takes_no_other_row_with_it",
+                ),
+            ),
+            Difference(
+                "one-word-explanations",
+                "`text_classifier` cannot explain a text of one word: 503",
+                "It is explained as any other",
+                "A short text is no reason to fail",
+            ),
+            Difference(
                 "no-java",
                 "Needs Java",
                 "Does not",
@@ -549,11 +577,12 @@ GROUPS = (
             ),
             Difference(
                 "system-metrics",
-                "`system_metrics_cmd` names a script that reads the machine",
-                "Not run; the server reads the same figures itself, with those of no GPU",
+                "A script of TorchServe's reads the machine every minute",
+                "The server reads the same figures itself, with those of no GPU; a script of the"
+                " user's own (`system_metrics_cmd`) is run as ever, but not beside secrets",
                 "No process is started every minute, and psutil is not needed",
                 tests=(
-                    "tests/system/test_logs.py::test_a_system_metrics_cmd_is_told_to_be_in_vain",
+                    "tests/system/test_logs.py::test_a_script_of_torchserves_is_told_to_be_in_vain",
                 ),
             ),
             Difference(

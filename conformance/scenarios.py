@@ -3,6 +3,7 @@
 from conformance.case import Scenario
 from conformance.cases import (
     configuration,
+    default_handlers,
     envelopes,
     handlers,
     lifecycle,
@@ -23,6 +24,7 @@ SCENARIOS: list[Scenario] = [
     *envelopes.SCENARIOS,
     *streams.SCENARIOS,
     *handlers.SCENARIOS,
+    *default_handlers.SCENARIOS,
     *management.SCENARIOS,
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,

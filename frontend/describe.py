@@ -89,8 +89,9 @@ def _describe_worker(worker: WorkerProcess) -> dict[str, Any]:
         "status": "READY" if worker.is_ready else "UNLOADING",
         "memoryUsage": worker.memory_bytes,
         "pid": worker.pid,
-        "gpu": False,
-        "gpuUsage": "N/A",
+        "gpu": worker.gpu_id >= 0,
+        # TorchServe's words where the driver's tool cannot be asked; we do not ask it
+        "gpuUsage": "failed to obtained gpu usage" if worker.gpu_id >= 0 else "N/A",
     }
 
 

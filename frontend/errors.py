@@ -93,6 +93,13 @@ class NoVirtualEnvironment(RequestError):
         super().__init__(f"Virtual environment creation failed for model {name}")
 
 
+class WorkerInitializationFailed(RequestError):
+    """No worker of this model can be started here, now or later."""
+
+    def __init__(self, name: str, level: int) -> None:
+        super().__init__(f"No enough gpu devices for model:{name} parallelLevel:{level}")
+
+
 class InvalidModelVersion(RequestError):
     """What was asked for is not possible with this version, for example removing the default."""
 
@@ -222,6 +229,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     InvalidKey: (400, "InvalidKeyException"),
     InvalidModel: (400, "InvalidModelException"),
     InstallFailed: (400, "ModelException"),
+    WorkerInitializationFailed: (500, "WorkerInitializationException"),
     NoVirtualEnvironment: (400, "ModelException"),
     InvalidArchive: (400, "InvalidModelException"),
     KeyUnavailable: (400, "InvalidModelException"),

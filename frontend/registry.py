@@ -19,7 +19,9 @@ from torchkeep.frontend.errors import (
     ModelVersionNotFound,
     ModelWaits,
     NoVirtualEnvironment,
+    WorkerInitializationFailed,
 )
+from torchkeep.frontend.gpus import Gpus
 from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
@@ -43,6 +45,7 @@ REGISTER_ERRORS = (
     BadRequest,
     InstallFailed,
     NoVirtualEnvironment,
+    WorkerInitializationFailed,
 )
 KEY_PATIENCE_S = 1.0  # for the key of a sealed model, before the server starts without it
 
@@ -193,10 +196,13 @@ class ModelRegistry:
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
-            # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
+            if spec.device_type == "gpu" and spec.parallel_level > self._ground.gpus.count:
+                raise WorkerInitializationFailed(spec.name, spec.parallel_level)
+            # Before its packages are installed, which may run code that it brought.
             if self._events is not None:
                 await self._events.record(spec.name, spec.version, model_dir.digest)
+            # TorchServe keeps a model whose packages could not be installed, without workers.
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
             self._check_new(spec)  # others may have been quicker
         except BaseException:
             model_dir.forget()
@@ -393,7 +399,9 @@ class ModelRegistry:
             wants_network=config.wants_network,
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
-            device_ids=None,  # TorchServe: ignored where there is no GPU
+            device_type=_device_type(config.device_type, self._ground.gpus),
+            device_ids=self._ground.gpus.usable_ids(config.device_ids),
+            torchrun=config.torchrun,
             continuous_batching=config.continuous_batching,
             use_job_ticket=config.use_job_ticket,
             use_venv=config.use_venv,
@@ -470,3 +478,8 @@ def _positive(value: Any) -> int:
 def _given(timeout_s: int | None, default_s: int) -> int:
     """A timeout of the API. TorchServe: only -1 means "not given", 0 is never in time."""
     return default_s if timeout_s in (None, UNSET_TIMEOUT) else timeout_s
+
+
+def _device_type(asked: str | None, gpus: Gpus) -> str:
+    """What a model runs on: its wish, where there is a GPU at all."""
+    return "cpu" if asked == "cpu" or not gpus.count else "gpu"

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchkeep.frontend.errors import ServiceUnavailable
+from torchkeep.frontend.gpus import Gpus, Turns
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
+from torchkeep.frontend.parallel import DistributionPorts, parallel_run, rank_threads
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_life import WorkerSettings
@@ -61,6 +63,7 @@ class ModelSpec:
     parallel_type: str = ""
     parallel_level: int = 0
     device_ids: list[int] | None = None
+    torchrun: Mapping[str, int | str] | None = None
     continuous_batching: bool = False
     stateful: bool = False
     sequence_max_idle_ms: int = 0
@@ -86,6 +89,8 @@ class WorkerGround:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"  # of a model that does not say itself; see `Load`
     sandbox: SandboxPolicy = field(default_factory=lambda: SandboxPolicy(level="off"))
+    distribution_ports: DistributionPorts = field(default_factory=DistributionPorts)
+    gpus: Gpus = field(default_factory=Gpus)
     metrics_file: str = ""  # these two: see `Load`
     metrics_config: str = ""
 
@@ -107,11 +112,13 @@ class ServedModel:
         self._origin = WorkerOrigin(
             ground.zygote,
             name,
-            spec.shared_weights,
+            # Ranks are forks of their worker, and each loads its own part.
+            False if spec.parallel_type else spec.shared_weights,
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
         )
+        self._turns = Turns(spec.device_ids)  # of its workers, at its GPUs
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -155,6 +162,10 @@ class ServedModel:
         TorchServe: below the minimum it starts workers, above the maximum it lets the
         newest go, in between it changes nothing.
         """
+        if self._uses_gpu and (level := self.spec.parallel_level):
+            # TorchServe: as many as there are GPUs for, and none is an error at registration.
+            room = self._ground.gpus.count // level
+            min_workers, max_workers = min(min_workers, room), min(max_workers, room)
         self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)
         started = [self._start_worker() for _ in range(min_workers - len(self.workers))]
         if not started:
@@ -200,6 +211,12 @@ class ServedModel:
 
     def _start_worker(self) -> WorkerProcess:
         spec, ground = self.spec, self._ground
+        worker_id, threads = self._worker_id(), ground.plan.threads(spec.max_workers)
+        parallel = parallel_run(spec.name, worker_id, spec.parallel_type, spec.parallel_level)
+        if parallel.world_size > 1:
+            threads = rank_threads(spec.torchrun, threads, parallel.world_size)
+        gpu = ground.gpus.next(self._turns, spec.parallel_level) if self._uses_gpu else None
+        environment = _with_path(ground.environment(), spec.python_path)
         load = Load(
             model_name=spec.name,
             model_version=spec.version,
@@ -209,14 +226,16 @@ class ServedModel:
             batch_size=max(1, spec.batch_size),
             limit_max_image_pixels=ground.limit_max_image_pixels,
             decode_input_request=ground.decode_input_request,
-            environment=_with_path(ground.environment(), spec.python_path),
-            threads=ground.plan.threads(spec.max_workers),
+            environment={**environment, **gpu.environment} if gpu else environment,
+            threads=threads,
             engine=spec.engine or ground.engine,
             dtype=spec.dtype or "float32",
             warm_up_inputs=[InputShape(shape, dtype) for shape, dtype in spec.warm_up_inputs],
             warm_up_file=spec.warm_up_file,
             metrics_file=ground.metrics_file,
             metrics_config=ground.metrics_config,
+            parallel=parallel,
+            gpu_id=gpu.gpu_id if gpu else -1,
         )
         settings = WorkerSettings(
             load=load,
@@ -226,7 +245,6 @@ class ServedModel:
             max_retry_timeout_s=spec.max_retry_timeout_s,
             max_response_bytes=ground.max_response_bytes,
         )
-        worker_id = str(next(ground.worker_ids))
         worker = WorkerProcess(
             worker_id,
             settings,
@@ -239,6 +257,16 @@ class ServedModel:
         worker.start()
         self.workers.append(worker)
         return worker
+
+    @property
+    def _uses_gpu(self) -> bool:
+        return self.spec.device_type == "gpu"
+
+    def _worker_id(self) -> str:
+        # TorchServe: ports, of which each rank has one.
+        level = self.spec.parallel_level
+        ground = self._ground
+        return str(ground.distribution_ports.take(level) if level else next(ground.worker_ids))
 
     def _keep(self, leaving: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(leaving)

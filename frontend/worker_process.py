@@ -108,6 +108,11 @@ class WorkerProcess:
         self._unanswered = 0  # requests, one after the other
 
     @property
+    def gpu_id(self) -> int:
+        """The GPU that its handler is told to use; -1 for none."""
+        return self._settings.load.gpu_id
+
+    @property
     def is_ready(self) -> bool:
         return self.state is WorkerState.MODEL_LOADED
 

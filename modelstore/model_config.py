@@ -269,6 +269,8 @@ class _Reader:
             else:
                 expected = "a known option" if default is None else "a text"
                 reader._ignore(str(key), value, expected, None)
+        if options["nnodes"] != 1:
+            reader._ignore("nnodes", options["nnodes"], "1: all ranks are on this machine", None)
         self.warnings += reader.warnings
         return options
 

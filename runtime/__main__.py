@@ -37,8 +37,10 @@ from torchkeep.frontend.app import (
 from torchkeep.frontend.attestation import Attestor, ServerIdentity
 from torchkeep.frontend.attested_tls import AttestedTls
 from torchkeep.frontend.dependencies import Installer
+from torchkeep.frontend.gpus import Gpus
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
+from torchkeep.frontend.metric_script import MetricScript, script_of
 from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
 from torchkeep.frontend.metrics_config import (
     MetricsConfig,
@@ -46,6 +48,7 @@ from torchkeep.frontend.metrics_config import (
     parse_metrics_config,
 )
 from torchkeep.frontend.model_events import ModelEvents
+from torchkeep.frontend.parallel import DistributionPorts
 from torchkeep.frontend.plugin_endpoints import (
     PluginEndpoints,
     check_endpoints,
@@ -238,7 +241,9 @@ async def _serve(
                     renewing = tasks.create_task(server.attested_tls.keep_fresh())
                     tasks.create_task(_cancel_at(stop, renewing))
                 if not config.disable_system_metrics:
-                    reader = SystemMetrics(metrics, config.metric_time_interval)
+                    reader = SystemMetrics(
+                        metrics, config.metric_time_interval, script=server.metric_script
+                    )
                     tasks.create_task(reader.run(stop))
         except* OSError as failures:
             # TorchServe: the words its users search for when a port is taken.
@@ -256,6 +261,7 @@ class Server:
     listeners: list[Listener]
     addresses: Mapping[str, Address]  # by what is asked there
     attested_tls: AttestedTls | None
+    metric_script: MetricScript | None
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -316,13 +322,16 @@ async def compose(
             interpreters=_interpreters(environ),
             engine={None: "auto", True: "ipex", False: "torch"}[config.ipex_enable],
             sandbox=replace(sandbox, areas=_areas(store)),
+            distribution_ports=DistributionPorts(config.initial_distribution_port),
+            gpus=Gpus(config.gpu_count(environ)),
             metrics_file=metrics_file,
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
         evidence = _evidence(config)
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
-        registry = ModelRegistry(store, ground, _model_defaults(config, compute), installer, events)
+        defaults = _model_defaults(config, compute, ground.gpus.count)
+        registry = ModelRegistry(store, ground, defaults, installer, events)
         stack.push_async_callback(registry.close)
         snapshots = Snapshots(
             config.snapshots,
@@ -346,7 +355,9 @@ async def compose(
             )
         loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        yield Server(listeners, _addresses(config), attested_tls, registry, snapshots, loading)
+        script = _metric_script(config, environ, zygote, registry)
+        addresses = _addresses(config)
+        yield Server(listeners, addresses, attested_tls, script, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -739,13 +750,16 @@ def _startup_workers(config: Config, compute: Compute) -> int:
     return config.default_workers_per_model or compute.cores.logical_count
 
 
-def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
+def _model_defaults(config: Config, compute: Compute, gpus: int) -> ModelDefaults:
     return ModelDefaults(
         response_timeout_s=config.default_response_timeout,
         startup_timeout_s=config.default_startup_timeout,
         job_queue_size=config.job_queue_size,
         workers_at_register=config.default_workers_per_model or 0,
-        workers_at_startup=_startup_workers(config, compute),
+        # TorchServe: one worker for each GPU, where there are any
+        workers_at_startup=config.default_workers_per_model
+        or gpus
+        or _startup_workers(config, compute),
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,
@@ -821,6 +835,31 @@ def _metrics(config: Config, logs: Logs | None) -> Metrics:
         mode=cast(Mode, config.metrics_mode),
         detects_model_metrics=config.model_metrics_auto_detect,
         logs=MetricLogs(logs.ts_metrics, logs.model_metrics) if logs else None,
+    )
+
+
+def _metric_script(
+    config: Config, environ: Mapping[str, str], zygote: ZygoteClient, registry: ModelRegistry
+) -> MetricScript | None:
+    """The user's own script, which reads the machine in place of the server."""
+    setting = config.system_metrics_cmd
+    if not setting or config.disable_system_metrics:
+        return None
+    home = config.model_server_home or Path.cwd()
+    command = script_of(setting, home)
+    if config.is_confidential or command is None:
+        reason = f"{home} holds no such script" if command is None else "not beside secrets"
+        start_step(
+            f"Warning: system_metrics_cmd={setting} is not run ({reason}): the server reads "
+            "processors, memory and disk itself"
+        )
+        return None
+    return MetricScript(
+        zygote,
+        command,
+        home,
+        dict(environ),
+        lambda: [w.pid for served in registry.all() for w in served.workers if w.pid],
     )
 
 

@@ -39,6 +39,7 @@ from torchkeep.runtime.config_keys import (
     key,
 )
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.gpus import gpu_count
 from torchkeep.runtime.properties import decode_properties, parse_properties, substitute
 from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, SnapshotStore
 
@@ -101,7 +102,7 @@ class Config:
     model_metrics_auto_detect: bool = key(TORCHSERVE_BOOLEAN, False)
     disable_system_metrics: bool = key(TORCHSERVE_BOOLEAN, False)
     metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
-    system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
+    system_metrics_cmd: str = key(WORDS, "", env=None)
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
@@ -115,6 +116,9 @@ class Config:
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     # None: IPEX where it is installed and wins
     ipex_enable: bool | None = key(TORCHSERVE_BOOLEAN, None)
+    number_of_gpu: int | None = key(COUNT, None)
+    initial_distribution_port: int = key(PORT, 29500)
+    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False)
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
@@ -128,8 +132,6 @@ class Config:
     io_ratio: int = key(COUNT, 50, env=None, in_vain="Java's")
     vmargs: str | None = key(TEXT, None, env=None, in_vain="Java's")
     async_logging: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="all logging is")
-    number_of_gpu: int = key(COUNT, 0, in_vain="no GPUs here")
-    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="no GPUs here")
     cpp_log_config: Path | None = key(PATH, None, in_vain="no C++ backend here")
     python: str | None = key(TEXT, None, env=None, in_vain="it is the server's own")
     model_server_home: Path | None = key(
@@ -148,7 +150,6 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    initial_distribution_port: int = key(PORT, 29500, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
@@ -168,6 +169,11 @@ class Config:
         kind = (self.key_source or "").partition(":")[0]
         has_tee = self.insecure_simulated_tee or self.evidence is not None
         return has_tee or kind in ("cdh", "kbs") or self.sandbox == "strict"
+
+    def gpu_count(self, environ: Mapping[str, str]) -> int:
+        """The GPUs to serve on."""
+        is_from_environment = self.enable_envvars_config and "TS_NUMBER_OF_GPU" in environ
+        return gpu_count(self.number_of_gpu, is_from_environment, environ)
 
     @property
     def not_served(self) -> list[str]:
@@ -207,16 +213,6 @@ def load_config(
         warnings.append(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
-        )
-    if values.get("system_metrics_cmd"):
-        warnings.append(
-            f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
-            " reads processors, memory and disk itself"
-        )
-    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
-        warnings.append(
-            "environment variable TS_BENCHMARK: workers are not profiled here; "
-            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
         )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:

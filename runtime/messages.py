@@ -63,6 +63,15 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Parallel:
+    """The processes that run one model together, of which rank 0 is the worker."""
+
+    world_size: int = 1
+    asks_all: bool = False  # a batch goes to every rank, else to rank 0 alone
+    run_id: str = ""  # what torchrun would call the run
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Frontend to worker: load this model before anything else."""
 
@@ -83,6 +92,8 @@ class Load:
     sandbox: Sandbox = field(default_factory=Sandbox)
     metrics_file: str = ""  # path of metrics.yaml; empty: the one that `ts` brings
     metrics_config: str = ""  # its text, as a confined worker could not read it
+    parallel: Parallel = field(default_factory=Parallel)
+    gpu_id: int = -1  # the GPU that the handler is told to use; -1: none
 
 
 @dataclass(slots=True)
@@ -175,6 +186,8 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed[place] = [[one.shape, one.dtype] for one in message.warm_up_inputs]
             place = 1 + Load.__slots__.index("sandbox")
             packed[place] = [getattr(message.sandbox, name) for name in Sandbox.__slots__]
+            place = 1 + Load.__slots__.index("parallel")
+            packed[place] = [getattr(message.parallel, name) for name in Parallel.__slots__]
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
@@ -273,7 +286,8 @@ def _metric(row: list[Any]) -> Metric:
 
 def _load(fields: list[Any]) -> Load:
     name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
-    threads, engine, dtype, inputs, file, sandbox, metrics_file, metrics_config = rest
+    threads, engine, dtype, inputs, file, sandbox, metrics_file, metrics_config, *rest = rest
+    parallel, gpu_id = rest
     return Load(
         _is(name, str),
         _is(version, str),
@@ -292,6 +306,8 @@ def _load(fields: list[Any]) -> Load:
         _sandbox(_is(sandbox, list)),
         _is(metrics_file, str),
         _is(metrics_config, str),
+        _parallel(_is(parallel, list)),
+        _is(gpu_id, int),
     )
 
 
@@ -306,6 +322,11 @@ def _sandbox(fields: list[Any]) -> Sandbox:
         _is(gid, int),
         _is(tells_errors, bool),
     )
+
+
+def _parallel(fields: list[Any]) -> Parallel:
+    world_size, asks_all, run_id = fields
+    return Parallel(_is(world_size, int), _is(asks_all, bool), _is(run_id, str))
 
 
 def _input_shape(row: list[Any]) -> InputShape:

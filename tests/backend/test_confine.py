@@ -195,6 +195,34 @@ def test_strict_with_network_makes_internet_sockets_only(confined: Confined) -> 
 
 
 @needs_all_layers
+def test_ranks_in_strict_may_ask_which_interfaces_there_are(confined: Confined) -> None:
+    from torchkeep.backend.seccomp import refuse_system_calls
+
+    def opened(protocol: int) -> None:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
+
+    def attempts(allows_network: bool) -> Callable[[], dict[str, str]]:
+        def attempt() -> dict[str, str]:
+            prctl(38, 1)  # no_new_privs, which a filter needs
+            refuse_system_calls(
+                allows_network=allows_network, confines_signals=False, lists_interfaces=True
+            )
+            return {
+                "route": outcome(lambda: opened(0)),
+                "audit": outcome(lambda: opened(9)),
+                "packet": outcome(lambda: socket.socket(socket.AF_PACKET).close()),
+                "tcp": outcome(lambda: socket.socket().close()),
+            }
+
+        return attempt
+
+    off = confined.sandbox("off")
+    refused = {"route": "EPERM", "audit": "EPERM", "packet": "EPERM", "tcp": "EPERM"}
+    assert confined.run(off, attempts(False)) == refused
+    assert confined.run(off, attempts(True)) == refused | {"route": "done", "tcp": "done"}
+
+
+@needs_all_layers
 def test_strict_refuses_dangerous_system_calls(confined: Confined) -> None:
     numbers = {
         "x86_64": {"ptrace": 101, "bpf": 321, "unshare": 272, "mount": 165, "keyctl": 250},

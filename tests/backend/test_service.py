@@ -209,6 +209,24 @@ def test_a_tensor_is_serialised_by_torch(load_source: Loader) -> None:
     assert torch.load(io.BytesIO(body), weights_only=True).tolist() == [0, 1, 2]
 
 
+@pytest.mark.torch
+def test_a_row_of_a_tensor_takes_no_other_row_with_it(load_source: Loader) -> None:
+    import io
+
+    torch = pytest.importorskip("torch")
+    source = """
+import torch
+def handle(data, context):
+    if data is not None:
+        return list(torch.arange(2000.0).reshape(2, 1000))
+"""
+    items = load_source(source).predict([request(b"1"), request(b"2", request_id="r2")]).items
+    first, second = (torch.load(io.BytesIO(bytes(item.body))) for item in items)
+    assert (first[0].item(), second[0].item()) == (0.0, 1000.0)
+    assert first.untyped_storage().nbytes() == 4000
+    assert len(items[0].body) < 6000
+
+
 PREDICTION_EXCEPTION = "from ts.service import PredictionException\n"
 
 

@@ -33,6 +33,7 @@ class FakeWorker:
         self.memory_bytes = 0
         self.is_ready = True
         self.last_error = ""
+        self.gpu_id = -1
 
 
 class FakeModel:

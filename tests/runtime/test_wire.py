@@ -20,6 +20,7 @@ from torchkeep.runtime.messages import (
     Loaded,
     Message,
     Metric,
+    Parallel,
     Predict,
     Prediction,
     Predictions,
@@ -67,6 +68,8 @@ LOAD = Load(
     *(2, "ipex", "bfloat16", [InputShape([1, 8], "int64")], "kitten.jpg"),
     metrics_file="/etc/metrics.yaml",
     metrics_config="model_metrics: {}",
+    parallel=Parallel(2, True, "m_29500"),
+    gpu_id=1,
 )
 METRIC = Metric("HandlerTime", 1.5, "ms", "gauge", {"Level": "Model"}, "r1")
 REPLY = Predictions(200, "ok", [Prediction("r1", b"answer", 418, "tea", {"k": "v"})], [METRIC])

@@ -78,6 +78,7 @@ class Context:
         self.request_processor: list[RequestProcessor] = []
         self.stopping_criteria: list[Any] | None = None
         self.cl_socket: Any = None
+        self.is_confined = False  # whether the sandbox holds this process
         # The handler whose model the worker may optimise. Weak, as a copy of the context must
         # not copy the model.
         self.base_handler: ref[Any] | None = None

@@ -97,6 +97,7 @@ def test_the_pixel_limit_can_be_lifted(context: Context, monkeypatch: pytest.Mon
 def test_without_captum_an_explanation_says_what_to_install(
     handler: ImageClassifier, context: Context, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
+    monkeypatch.delitem(sys.modules, "captum.attr", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)  # as good as not installed
     context.request_processor = [RequestProcessor({"explain": "True"})]
     with pytest.raises(PredictionException, match="need the package captum") as raised:

@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import time
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 from weakref import ref
@@ -13,6 +14,7 @@ import torch
 
 from ts.context import Context
 from ts.handler_utils.timer import timed
+from ts.torch_handler.weights import load_weights
 from ts.utils.util import check_valid_pt2_backend, list_classes_from_module, load_label_mapping
 
 PROFILER_AVAILABLE = importlib.util.find_spec("torch.profiler") is not None
@@ -39,6 +41,8 @@ class BaseHandler:
         self.target: Any = 0
         self.profiler_args: dict[str, Any] = {}
         self.model_yaml_config: dict[str, Any] = {}
+        # A pickle that holds more than tensors is read where the sandbox confines this process.
+        self.trusts_pickles = False
 
     def initialize(self, context: Context) -> None:
         """Load the model that the manifest names; whatever goes wrong fails the load."""
@@ -47,6 +51,7 @@ class BaseHandler:
         self.context = context
         self.manifest = context.manifest
         self.model_yaml_config = context.model_yaml_config or {}
+        self.trusts_pickles = bool(getattr(context, "is_confined", False))
         self.device = _choose_device(context.system_properties.get("gpu_id"))
         self.map_location = self.device.type
         model_dir = str(context.system_properties["model_dir"])
@@ -65,6 +70,8 @@ class BaseHandler:
 
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        if not callable(self.model):
+            return _run_onnx(self.model, data)
         with torch.inference_mode():
             return self.model(data.to(self.device), *args, **kwargs)
 
@@ -110,16 +117,12 @@ class BaseHandler:
 
     def _infer_with_profiler(self, data: Any) -> tuple[Any, Any]:
         """The output and the profile; a trace is left in /tmp/pytorch_profiler/{model name}."""
-        assert self.manifest is not None
-        model_name = os.path.basename(str(self.manifest["model"].get("modelName", "model")))
-        arguments = self.profiler_args or {
+        arguments = dict(self.profiler_args) or {
             "activities": [torch.profiler.ProfilerActivity.CPU],
             "record_shapes": True,
         }
-        arguments.setdefault(
-            "on_trace_ready",
-            torch.profiler.tensorboard_trace_handler(f"/tmp/pytorch_profiler/{model_name}"),
-        )
+        if "on_trace_ready" not in arguments:
+            arguments["on_trace_ready"] = _trace_writer(self.manifest)
         with torch.profiler.profile(**arguments) as profiler:
             output = self._answer(data)
         return output, profiler
@@ -131,7 +134,8 @@ class BaseHandler:
         return bool(self._header("describe") == "True")
 
     def _header(self, name: str) -> Any:
-        if self.context is None or not self.context.request_processor:
+        # Contexts of tests may have no requests, and mocks know none.
+        if self.context is None or not getattr(self.context, "request_processor", True):
             return None
         return self.context.get_request_header(0, name)
 
@@ -147,10 +151,11 @@ class BaseHandler:
             return self._load_torchscript_model(path).eval()
         if path.endswith(".so") and self._use_torch_export_aot_compile():
             return self._load_torch_export_aot_compile(path)
+        if path.endswith(".pt2"):
+            return _load_pt2(path)
         if path.endswith(".onnx") and importlib.util.find_spec("onnxruntime"):
-            onnxruntime: Any = importlib.import_module("onnxruntime")
-            return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        raise RuntimeError("No model weights could be loaded")
+            return _onnx_session(path, self.device)
+        raise RuntimeError(f"No model weights could be loaded{_why_not(path)}")
 
     def _load_pickled_model(
         self, model_dir: str, model_file: str, model_pt_path: str | None
@@ -164,8 +169,7 @@ class BaseHandler:
             raise ValueError(f"Expected only one class as model definition. {classes}")
         model = classes[0]()
         if model_pt_path:
-            # Weights come from strangers: nothing but tensors is unpickled.
-            state = torch.load(model_pt_path, map_location=self.map_location, weights_only=True)
+            state = load_weights(model_pt_path, self.map_location, self.trusts_pickles)
             model.load_state_dict(state)
         self._loaded_model = model
         return model
@@ -193,6 +197,64 @@ class BaseHandler:
         except Exception:
             _log.exception("torch.compile failed, the model runs as it is")
             return model
+
+
+def _trace_writer(manifest: dict[str, Any] | None) -> Any:
+    """Writes traces where TorchServe does; None where this process may not."""
+    model_name = os.path.basename(str((manifest or {"model": {}})["model"].get("modelName")))
+    directory = f"/tmp/pytorch_profiler/{model_name}"
+    try:
+        os.makedirs(directory, exist_ok=True)
+        writer: Any = torch.profiler.tensorboard_trace_handler(directory)
+    # RuntimeError is torch's: the directory is somebody else's.
+    except (OSError, RuntimeError) as error:
+        _log.warning("ENABLE_TORCH_PROFILER: no trace is kept: %s", error)
+        return None
+    return writer
+
+
+def _load_pt2(path: str) -> Any:
+    """A package of AOTInductor, or a program of `torch.export`."""
+    with zipfile.ZipFile(path) as package:
+        is_compiled = any(name.endswith(".so") for name in package.namelist())
+    if is_compiled:
+        return torch._inductor.aoti_load_package(path)
+    return torch.export.load(path).module()
+
+
+def _onnx_session(path: str, device: Any) -> Any:
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # else as many as there are cores
+    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+    usable = set(onnxruntime.get_available_providers())
+    providers = [one for one in (*wanted, "CPUExecutionProvider") if one in usable]
+    return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+def _run_onnx(session: Any, data: Any) -> Any:
+    """The outputs of an InferenceSession as tensors; a single one by itself."""
+    values = data if isinstance(data, list | tuple) else [data]
+    names = [one.name for one in session.get_inputs()]
+    if len(values) != len(names):
+        raise ValueError(f"the ONNX model takes {names}, and {len(values)} inputs were prepared")
+    arrays = [value.detach().cpu().numpy() for value in values]
+    outputs = [
+        torch.as_tensor(one) for one in session.run(None, dict(zip(names, arrays, strict=True)))
+    ]
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _why_not(path: str) -> str:
+    """What is missing before a file of this suffix could be loaded."""
+    name, suffix = os.path.basename(path), os.path.splitext(path)[1]
+    reasons = {
+        ".onnx": "the package onnxruntime is not installed",
+        ".so": "model-config.yaml does not say pt2: {export: {aot_compile: true}}",
+        ".safetensors": "it holds weights alone: name the file of their class, too",
+    }
+    known = reasons.get(suffix, "without a model file it must be .pt, .pt2, .so or .onnx")
+    return f": {name}: {known}"
 
 
 def _choose_device(gpu_id: int | None) -> Any:

@@ -17,10 +17,8 @@ STD = (0.229, 0.224, 0.225)
 
 def imagenet_transform() -> Any:
     """A callable from PIL image to normalized tensor: torchvision's where it imports."""
-    try:
-        from torchvision import transforms
-    # A torchvision built for another torch fails with RuntimeError or OSError.
-    except (ImportError, RuntimeError, OSError):
+    transforms = _torchvision_transforms()
+    if transforms is None:
         return PillowTransform()
     return transforms.Compose(
         [
@@ -32,11 +30,33 @@ def imagenet_transform() -> Any:
     )
 
 
+def tensor_transform() -> Any:
+    """A callable from PIL image to a tensor of its size, with numbers from 0 to 1."""
+    transforms = _torchvision_transforms()
+    return PillowToTensor() if transforms is None else transforms.Compose([transforms.ToTensor()])
+
+
+class PillowToTensor:
+    """ToTensor, by Pillow and torch alone."""
+
+    def __call__(self, image: Any) -> Any:
+        return _to_tensor(image)
+
+
 class PillowTransform:
     """Resize(256), CenterCrop(224), ToTensor and Normalize, by Pillow and torch alone."""
 
     def __call__(self, image: Any) -> Any:
         return _normalize(_to_tensor(_center_crop(_resize(image))))
+
+
+def _torchvision_transforms() -> Any:
+    try:
+        from torchvision import transforms
+    # A torchvision built for another torch fails with RuntimeError or OSError.
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return transforms
 
 
 def _resize(image: Any) -> Any:

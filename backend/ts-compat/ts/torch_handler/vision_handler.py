@@ -62,8 +62,13 @@ def _captum() -> Any:
     try:
         return importlib.import_module("captum.attr")
     except ImportError as error:
-        raise PredictionException(
-            f"Explanations of image models need the package captum ({error}). Install it where"
-            " the server is installed, or let the handler bring its own get_insights.",
-            503,
-        ) from error
+        raise no_captum("image", f" ({error})") from error
+
+
+def no_captum(kind: str, reason: str = "") -> PredictionException:
+    """What an explanation is answered where the package is missing."""
+    return PredictionException(
+        f"Explanations of {kind} models need the package captum{reason}. Install it where"
+        " the server is installed, or let the handler bring its own get_insights.",
+        503,
+    )

@@ -1,0 +1,1 @@
+"""Helpers of handlers whose model is spread over several processes."""
