@@ -22,6 +22,7 @@ class Job:
         "_waiter",
         "accepted_at",
         "is_over",
+        "on_abandoned",
         "request",
         "stream",
         "version",
@@ -33,6 +34,8 @@ class Job:
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
+        # Whoever holds the job is told that nobody waits for its answer, or for the rest of it.
+        self.on_abandoned: Callable[[], None] | None = None
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -40,7 +43,12 @@ class Job:
 
     def expire_in(self, seconds: float, error: Failure) -> None:
         """Fail with this error unless the answer, to its last piece, is there by then."""
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self.fail, error)
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire, error)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for the answer, or for the rest of it."""
+        return not self.is_over if self.stream is None else not self.stream.is_over
 
     def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
         """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
@@ -77,6 +85,9 @@ class Job:
             self._waiter.cancel()
         if self.stream is not None:
             self.stream.cancel()
+        on_abandoned, self.on_abandoned = self.on_abandoned, None
+        if on_abandoned is not None:
+            on_abandoned()
 
     def add_piece(self, piece: Prediction) -> None:
         """A piece of an answer that goes on; status and headers count in the first one only."""
@@ -90,6 +101,7 @@ class Job:
         """The whole answer, or the last piece of it."""
         # The reply may arrive after the client left: then dropping it is the whole clean-up.
         self._forget_expiry()
+        self.on_abandoned = None
         if self.stream is not None:
             self.stream.end(prediction.body)
         elif not self.is_over:
@@ -98,10 +110,17 @@ class Job:
     def fail(self, error: Failure) -> None:
         """An error in place of the answer, or of the rest of it."""
         self._forget_expiry()
+        self.on_abandoned = None
         if self.stream is not None:
             self.stream.fail(error)
         elif not self.is_over:
             self._end(error)
+
+    def _expire(self, error: Failure) -> None:
+        on_abandoned = self.on_abandoned
+        self.fail(error)
+        if on_abandoned is not None:
+            on_abandoned()
 
     def _forget_expiry(self) -> None:
         if self._expiry is not None:
@@ -135,11 +154,11 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    @property
-    def is_full(self) -> bool:
+    def has_room_for(self, request: RequestInput) -> bool:
+        """Whether a job with this request may be put."""
         if len(self._jobs) >= self.capacity:
             self._jobs = deque(job for job in self._jobs if not job.is_over)
-        return len(self._jobs) >= self.capacity
+        return len(self._jobs) < self.capacity
 
     @property
     def tickets(self) -> int:
@@ -147,7 +166,7 @@ class JobQueue:
         return len(self._pulls) - sum(pull.jobs_waiting for pull in self._pulls)
 
     def put(self, job: Job) -> None:
-        """Append a job; the caller has looked at `is_full`."""
+        """Append a job; the caller has asked `has_room_for`."""
         self._jobs.append(job)
         self._feed()
 
@@ -167,13 +186,17 @@ class JobQueue:
         self._feed()
         return pull
 
-    def take(self) -> Job | None:
-        """The next job, if there is one."""
-        while self._jobs:
+    def take(self, count: int) -> list[Job]:
+        """The next jobs, as many as there are, `count` at most."""
+        jobs: list[Job] = []
+        while self._jobs and len(jobs) < count:
             job = self._jobs.popleft()
             if not job.is_over:
-                return job
-        return None
+                jobs.append(job)
+        return jobs
+
+    def answered(self, jobs: Sequence[Job], items: Sequence[Prediction]) -> None:
+        """A worker is done with jobs that it took; these items are answers, or pieces of some."""
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchkeep.frontend.batch_traffic import BatchTraffic
 from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
@@ -132,7 +133,7 @@ class ServedModel:
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
         wants a worker to be idle and none is.
         """
-        if not self.workers or self.queue.is_full:
+        if not self.workers or not self.queue.has_room_for(request_input):
             raise self._unavailable(version)
         if self.spec.use_job_ticket and self.queue.tickets <= 0:
             raise self._unavailable(version)
@@ -221,7 +222,7 @@ class ServedModel:
         worker = WorkerProcess(
             worker_id,
             settings,
-            self.queue,
+            BatchTraffic(settings, self.queue, ground.metrics),
             self._origin,
             self._sandbox,
             ground.plan,

@@ -52,7 +52,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._loop)  # while a reply is awaited
-        self._limit_s = 0.0  # between one message of the worker and the next
+        self._limit_s: float | None = None  # between one message of the worker and the next
 
     async def open(self) -> socket.socket:
         """Connect, with the secret already on its way; the returned end is the worker's."""
@@ -69,8 +69,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
             raise
         return theirs
 
-    def post(self, message: Message, limit_s: float) -> None:
-        """Send a message; each message of the worker restarts the clock.
+    def post(self, message: Message, limit_s: float | None) -> None:
+        """Send a message; each message of the worker restarts the clock. None: no limit.
 
         One that is sent while another waits for its reply is read by the worker after that.
 
@@ -83,6 +83,11 @@ class WorkerConnection(asyncio.BufferedProtocol):
         if self._awaited == 1:
             self._restart_clock()
         self._transport.writelines(self._wire.seal(message))
+
+    def tell(self, message: Message) -> None:
+        """Send a message that has no reply; of a connection that has ended nothing is asked."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(self._wire.seal(message))
 
     async def exchange(self, message: Message, limit_s: float) -> Message:
         """The reply to `message`, which then reaches nobody else.
@@ -146,7 +151,8 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self._reply.set_result(message)
 
     def _restart_clock(self) -> None:
-        self._deadline.set(self._limit_s, self._time_out)
+        if self._limit_s is not None:
+            self._deadline.set(self._limit_s, self._time_out)
 
     def _time_out(self) -> None:
         self._end(TimeoutError())
