@@ -198,6 +198,9 @@ class JobQueue:
     def answered(self, jobs: Sequence[Job], items: Sequence[Prediction]) -> None:
         """A worker is done with jobs that it took; these items are answers, or pieces of some."""
 
+    def worker_left(self) -> None:
+        """Whoever served it serves no more, for now or for good."""
+
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""
         self._jobs.extendleft(reversed(jobs))

@@ -347,6 +347,11 @@ class ModelRegistry:
         if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
             delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
             delay_ms = delay_ms or 100
+        if config.sequence_batching and config.sequence_max_idle_ms == 0:
+            # TorchServe registers it, and answers each request with 500.
+            raise InvalidModel(
+                f"Model {name} has sequenceBatching, which needs sequenceMaxIdleMSec above 0."
+            )
         return ModelSpec(
             name=name,
             version=version,
@@ -374,6 +379,7 @@ class ModelRegistry:
             parallel_type=config.parallel_type,
             parallel_level=config.parallel_level if config.parallel_type else 0,
             device_ids=None,  # TorchServe: ignored where there is no GPU
+            is_async=config.async_communication,
             continuous_batching=config.continuous_batching,
             use_job_ticket=config.use_job_ticket,
             use_venv=config.use_venv,

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchkeep.frontend.batch_traffic import BatchTraffic
+from torchkeep.frontend.concurrent_traffic import ConcurrentTraffic
 from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
+from torchkeep.frontend.sequences import SequenceKeys, SequenceLimits, SequenceQueue
+from torchkeep.frontend.step_traffic import StepTraffic
 from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.traffic import Traffic
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
 from torchkeep.runtime.claims import ModelClaim
-from torchkeep.runtime.messages import InputShape, Load, RequestInput
+from torchkeep.runtime.messages import InputShape, Load, RequestInput, Way
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
 
@@ -57,16 +61,24 @@ class ModelSpec:
     use_venv: bool = False
     interpreter: str | None = None  # of its own, with what was installed for it
     python_path: str = ""  # where that is, unless the interpreter knows
-    # What follows is only described so far.
-    parallel_type: str = ""
-    parallel_level: int = 0
-    device_ids: list[int] | None = None
+    is_async: bool = False  # its handler is a coroutine, with many requests under way
     continuous_batching: bool = False
     stateful: bool = False
     sequence_max_idle_ms: int = 0
     sequence_timeout_ms: int = 0
     max_num_sequence: int = 0
     max_sequence_job_queue_size: int = 0
+    # What follows is only described so far.
+    parallel_type: str = ""
+    parallel_level: int = 0
+    device_ids: list[int] | None = None
+
+    @property
+    def way(self) -> Way:
+        """How its workers run, once they have loaded it."""
+        if self.is_async:
+            return "concurrent"
+        return "steps" if self.continuous_batching else "batches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,14 @@ class WorkerGround:
     sandbox: SandboxPolicy = field(default_factory=lambda: SandboxPolicy(level="off"))
     metrics_file: str = ""  # these two: see `Load`
     metrics_config: str = ""
+    sequence_keys: SequenceKeys = field(default_factory=SequenceKeys)
+
+
+TRAFFIC: Mapping[Way, type[Traffic]] = {
+    "batches": BatchTraffic,
+    "steps": StepTraffic,
+    "concurrent": ConcurrentTraffic,
+}
 
 
 class ServedModel:
@@ -97,7 +117,7 @@ class ServedModel:
         self.spec = spec
         self.model_dir = model_dir
         self.workers: list[WorkerProcess] = []
-        self.queue = JobQueue(spec.job_queue_size)
+        self.queue = _queue(spec, ground.sequence_keys)
         self._ground = ground
         name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
         self._sandbox = ModelSandbox(
@@ -106,7 +126,8 @@ class ServedModel:
         self._origin = WorkerOrigin(
             ground.zygote,
             name,
-            spec.shared_weights,
+            # A loop, or threads, that a coroutine's handler has started do not survive a fork.
+            bool(spec.shared_weights) if spec.is_async else spec.shared_weights,
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
@@ -209,6 +230,7 @@ class ServedModel:
             warm_up_file=spec.warm_up_file,
             metrics_file=ground.metrics_file,
             metrics_config=ground.metrics_config,
+            way=spec.way,
         )
         settings = WorkerSettings(
             load=load,
@@ -222,7 +244,7 @@ class ServedModel:
         worker = WorkerProcess(
             worker_id,
             settings,
-            BatchTraffic(settings, self.queue, ground.metrics),
+            TRAFFIC[spec.way](settings, self._queue_of_worker(), ground.metrics),
             self._origin,
             self._sandbox,
             ground.plan,
@@ -231,6 +253,9 @@ class ServedModel:
         worker.start()
         self.workers.append(worker)
         return worker
+
+    def _queue_of_worker(self) -> JobQueue:
+        return self.queue.open_lane() if isinstance(self.queue, SequenceQueue) else self.queue
 
     def _keep(self, leaving: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(leaving)
@@ -260,6 +285,18 @@ class ServedModel:
             " API to add workers. If this is a sequence inference, please check if it is closed,"
             " or expired; or exceeds maxSequenceJobQueueSize"
         )
+
+
+def _queue(spec: ModelSpec, keys: SequenceKeys) -> JobQueue | SequenceQueue:
+    if not spec.stateful:
+        return JobQueue(spec.job_queue_size)
+    limits = SequenceLimits(
+        spec.max_num_sequence,
+        spec.max_sequence_job_queue_size,
+        spec.sequence_max_idle_ms / 1000,
+        spec.sequence_timeout_ms / 1000,
+    )
+    return SequenceQueue(spec.job_queue_size, limits, keys)
 
 
 def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:

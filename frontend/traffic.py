@@ -9,7 +9,7 @@ connection after the other. Which jobs may go together is the queue's affair: se
 
 import abc
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 
 from torchkeep.frontend.errors import WorkerFailed
@@ -60,6 +60,10 @@ class Traffic(abc.ABC):
     def _begin(self) -> None:
         """A worker has nothing to do: have it get something."""
 
+    @property
+    def is_serving(self) -> bool:
+        return self._served is not None and not self._served.done()
+
     async def serve(self, connection: WorkerConnection) -> None:
         """Have the worker answer jobs until stopped. Raises what ended the connection."""
         self._connection = connection
@@ -72,6 +76,7 @@ class Traffic(abc.ABC):
             self.end(None)
             self._served = None
             self._queue.consumers -= 1
+            self._queue.worker_left()
 
     def stop(self) -> None:
         """Take no further jobs; what was sent is answered."""
@@ -107,13 +112,13 @@ class Traffic(abc.ABC):
             self._metrics.queue_latency(self._model_name, job.version, now - job.accepted_at)
 
 
-def deliver_pieces(chunk: Chunk, waiting: dict[str, Job]) -> None:
+def deliver_pieces(chunk: Chunk, waiting: Mapping[str, Job]) -> None:
     """Pieces for jobs that a worker is at. Raises WorkerDied for anybody else's."""
-    jobs = [waiting.pop(item.request_id, None) for item in chunk.items]
-    if not jobs or None in jobs:
+    ids = {item.request_id for item in chunk.items}
+    if not chunk.items or len(ids) < len(chunk.items) or not ids <= waiting.keys():
         raise WorkerDied("it sent pieces of answers that nobody asked for")
-    for job, piece in zip(jobs, chunk.items, strict=True):
-        assert job is not None
+    for piece in chunk.items:
+        job = waiting[piece.request_id]
         if chunk.status == 200:
             job.add_piece(piece)
         else:
