@@ -3,26 +3,20 @@
 import asyncio
 import copy
 import inspect
-import logging
 import time
+import traceback
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from torchkeep.backend.failures import PREDICTION_FAILED
 from torchkeep.backend.handler_output import ProtocolViolation
 from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.backend.service import Service
-from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.messages import Predictions, RequestInput
 
 if TYPE_CHECKING:
     from ts.context import Context
-
-log = logging.getLogger(__name__)
-
-
-class Cancelled(ServingError):
-    """The handler's coroutine was cancelled, by us or by something that it awaited."""
 
 
 class ConcurrentService(Service):
@@ -50,8 +44,10 @@ class ConcurrentService(Service):
                 output = await output
             elapsed_ms = (time.perf_counter() - started) * 1000
             bodies = self._bodies(output, len(requests))
-        except asyncio.CancelledError as error:
-            return self._failed(requests, Cancelled(str(error)))
+        except asyncio.CancelledError:
+            if not _is_cancelled():  # it was something that the handler awaited
+                traceback.print_exc()
+            return self.unanswered(requests)
         except Exception as error:
             return self._failed(requests, error)
         finally:
@@ -68,6 +64,11 @@ class ConcurrentService(Service):
         kept = {id(self._context.metrics): metrics, id(self._context.cl_socket): pieces}
         return copy.deepcopy(self._context, kept)
 
-    def failed(self, requests: Sequence[RequestInput]) -> Predictions:
-        """The answer to a batch that was cancelled before it began."""
-        return self._failed(requests, Cancelled())
+    def unanswered(self, requests: Sequence[RequestInput]) -> Predictions:
+        """What stands for the answer to a batch that was cancelled: mostly nobody reads it."""
+        return self._refused(requests, 503, PREDICTION_FAILED)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -90,7 +90,7 @@ class ConcurrentWorker(asyncio.BufferedProtocol):
     ) -> None:
         del self._tasks[first]
         if task.cancelled():  # before it began
-            self.send(self._service.failed(requests))
+            self.send(self._service.unanswered(requests))
         elif task.exception() is None:
             self.send(task.result())
 

@@ -5,9 +5,11 @@ that no reply can hold is a `ProtocolViolation`, which ends the worker as in Tor
 Payloads are never logged.
 """
 
+import io
 import json
 import logging
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -83,8 +85,12 @@ class Service:
             context = _build_context(load, emissions)
             entry_point = load_entry_point(load.handler, load.envelope, context)
         except Exception as error:
+            failure = _load_failed(error)
+            if failure.status != 507:
+                # TorchServe: then its worker ends, with the line that its users' tools look for.
+                sys.stdout.write("Backend worker process died.\n")
             traceback.print_exc()
-            raise _load_failed(error) from error
+            raise failure from error
         service = cls(
             context,
             entry_point,
@@ -189,7 +195,9 @@ class Service:
         return value
 
     def _failed(self, requests: Sequence[RequestInput], error: Exception) -> Predictions:
-        status, message = failure(error, self._tells_errors)
+        return self._refused(requests, *failure(error, self._tells_errors))
+
+    def _refused(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
         items = [Prediction(request.request_id, b"error") for request in requests]
         return Predictions(status, message, items, self._take_metrics())
 
@@ -242,8 +250,12 @@ def _read_model_config(model_dir: Path, manifest: dict[str, Any] | None) -> dict
     name = ((manifest or {}).get("model") or {}).get("configFile")
     if not name:
         return {}
-    with open(model_dir / name, encoding="utf-8") as file:
-        config = yaml.safe_load(file)
+    text = (model_dir / name).read_text("utf-8")
+    try:
+        # From a stream, because PyYAML's errors quote a text, which may be a secret.
+        config = yaml.safe_load(io.StringIO(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no yaml: {error}") from error
     return config if isinstance(config, dict) else {}
 
 

@@ -7,7 +7,9 @@ process ends and the frontend decides what happens next. Where the handler is a 
 """
 
 import os
+import platform
 import socket
+import sys
 from collections.abc import Mapping
 from time import perf_counter
 
@@ -15,6 +17,7 @@ from torchkeep.backend import process
 from torchkeep.backend.concurrent_service import ConcurrentService
 from torchkeep.backend.concurrent_worker import ConcurrentWorker
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.backend.step_service import StepService
 from torchkeep.runtime.errors import WireError
@@ -49,6 +52,7 @@ class Worker:
         self._frontend_pid = frontend_pid
         self._shared = shared  # loaded by the stage that this process was forked from
         self._service: Service | None = None
+        self._profiler: Profiler | None = None
         self._looks_out = False
 
     def run(self) -> None:
@@ -60,13 +64,19 @@ class Worker:
         keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
+        _say(
+            f"[PID]{os.getpid()}",
+            "Torch worker started.",
+            f"Python runtime: {platform.python_version()}",
+            f"Connection accepted: {self._worker_id}.",
+        )
         while True:
             try:
                 count = self._receive()
             except ConnectionResetError:
                 count = 0
             if count == 0:
-                print("Frontend disconnected.")  # noqa: T201 - TorchServe: goes to the model log
+                _say("Frontend disconnected.")
                 return
             try:
                 messages = self._wire.received(count)
@@ -96,6 +106,8 @@ class Worker:
             case Load():
                 return self._load(message)
             case Predict(requests) if self._service is not None:
+                if self._profiler is not None:
+                    return self._profiler.call(self._service.predict, requests)
                 return self._service.predict(requests)
         raise SystemExit(f"The frontend sent an unexpected {type(message).__name__} message")
 
@@ -112,6 +124,8 @@ class Worker:
             return Loaded(error.status, error.message)
         service = self._service
         service.connect(self._send)
+        if is_profiling_asked_for():
+            self._profiler = Profiler()
         return Loaded(200, service.summary, process.compute_threads(), service.engine)
 
     def _receive_secret(self) -> bytes:
@@ -135,6 +149,11 @@ class Worker:
                 sent -= len(buffers.pop(0))
             if sent:
                 buffers[0] = memoryview(buffers[0])[sent:]
+
+
+def _say(*lines: str) -> None:
+    """TorchServe: lines that its users' tools look for in the model log."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def load_service(load: Load) -> Service:

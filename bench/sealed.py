@@ -1,6 +1,6 @@
 """What sealed requests cost: one server, asked plain and sealed in turn, in one run.
 
-    python -m bench.sealed [--cases echo resnet_script] [--rounds 7] [--seconds 2]
+    python -m bench.sealed [--cases echo resnet_script] [--rounds 7] [--seconds 2] [--hpke]
 
 A sealed request can be sent once only. So every round has a file of its own, in memory, with as
 many requests as it may need, made just before; plain rounds read theirs from such a file too.
@@ -46,7 +46,14 @@ class WrongAnswers(Exception):
 class Asker:
     """Asks one server for one model, plain or sealed."""
 
-    def __init__(self, server: Server, model: Model, connections: int, build_dir: Path) -> None:
+    def __init__(
+        self,
+        server: Server,
+        model: Model,
+        connections: int,
+        build_dir: Path,
+        has_sessions: bool = True,
+    ) -> None:
         self._server = server
         self._path = f"/predictions/{model.name}"
         self._model = model
@@ -55,6 +62,7 @@ class Asker:
         self._build_dir = build_dir
         document = server.get_json(f"/attestation?nonce={'A' * 43}")
         self._sealer = Sealer(parse_claims(base64.b64decode(document["claims"])).hpke_key)
+        self._has_sessions = has_sessions
         self._quickest = 0.0  # requests per second
 
     def warm_up(self) -> None:
@@ -86,6 +94,8 @@ class Asker:
 
     def _seal(self) -> SealedCall:
         headers = [(b"Content-Type", self._model.content_type.encode())]
+        if not self._has_sessions:
+            self._sealer.forget()
         return self._sealer.seal("POST", self._path, self._payload, headers)
 
     def _round(
@@ -133,24 +143,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--seconds", type=int, default=2, metavar="N")
+    parser.add_argument("--hpke", action="store_true", help="no sessions: all by HPKE")
     parser.add_argument("--build-dir", type=Path, default=ROOT / "build" / "bench")
     options = parser.parse_args(argv)
-    build_dir: Path = options.build_dir.resolve()
-    build_dir.mkdir(parents=True, exist_ok=True)
+    options.build_dir.mkdir(parents=True, exist_ok=True)
     described = machine.describe(ROOT, Path(sys.executable))
     say("\n".join(f"{name}: {value}" for name, value in described.items()))
     is_met = True
     for case in options.cases:
         try:
-            is_met &= measure(case, build_dir, options.rounds, options.seconds)
+            is_met &= measure(case, options)
         except (ServerFailed, LoadFailed, WrongAnswers) as error:
             say(f"{case} broke off: {error}")
             is_met = False
     return 0 if is_met else 1
 
 
-def measure(case: str, build_dir: Path, rounds: int, seconds: int) -> bool:
+def measure(case: str, options: argparse.Namespace) -> bool:
     """One case; whether it costs no more than it may."""
+    build_dir, rounds, seconds = options.build_dir.resolve(), options.rounds, options.seconds
     model, connections, most = CASES[case]
     store = archives.model_store(build_dir)
     archives.build(model, store)
@@ -158,7 +169,7 @@ def measure(case: str, build_dir: Path, rounds: int, seconds: int) -> bool:
     plain, sealed = [], []
     with running(product, store, model.name, "", ["--insecure-simulated-tee"]) as server:
         server.wait_ready(model.name)
-        asker = Asker(server, model, connections, build_dir)
+        asker = Asker(server, model, connections, build_dir, not options.hpke)
         asker.warm_up()
         for turn in range(1, rounds + 1):
             plain.append(asker.plain(seconds))

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import httpx
 
 from torchkeep.client.receipts import check_receipt
-from torchkeep.client.sealing import SealedCall, Sealer, destination
+from torchkeep.client.sealing import SealedCall, destination
 from torchkeep.client.trust import Trusted
 from torchkeep.runtime.receipts import HEADER, Answered, Asked, Receipt
 from torchkeep.runtime.sealed_messages import AnswerEnd, AnswerHead, AnswerOpener, Header
@@ -79,8 +79,7 @@ class Exchange:
         url = request.url
         if protection.sealed:
             inside = [header for header in headers if header[0] not in OUTSIDE]
-            sealer = Sealer(trusted.claims.hpke_key)
-            self._sealed = sealer.seal(request.method, path, body, inside, query)
+            self._sealed = trusted.sealer.seal(request.method, path, body, inside, query)
             headers = [header for header in headers if header[0] in OUTSIDE]
             headers.append((b"content-type", self._sealed.content_type.encode()))
             body, url = self._sealed.body, url.copy_with(query=None)
@@ -135,6 +134,7 @@ class Answer:
         for part in self._opener.feed(piece):
             match part:
                 case AnswerHead():
+                    self._sealed.adopt()
                     self.is_begun = True
                     self.status = part.status
                     self.headers = _headers(part.headers)

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote
 
 from torchkeep.runtime.receipts import HEADER
@@ -23,10 +24,12 @@ from torchkeep.runtime.sealed_messages import (
     Header,
     InnerRequest,
     SealedMessageError,
+    Session,
     seal_request,
 )
 
 UNKNOWN_KEY_STATUS = 421
+SESSION_S = 600.0  # of one session; its key seals far fewer requests than it could
 RESERVED = frozenset(["explanations", "invocations", "models", "ping"])
 
 
@@ -73,28 +76,43 @@ class SealedCall:
 
     path: str  # as it is to be sent, without a query
     body: bytes
-    response_key: bytes
-    request_id: bytes
-    content_type: str = REQUEST_TYPE
+    inner: InnerRequest
+    is_in_session: bool
+    adopt: Callable[[], None]  # to be called when the answer has begun to open
+
+    @property
+    def content_type(self) -> str:
+        """Of what is sent; the request's own is one of its sealed headers."""
+        return REQUEST_TYPE
 
     def reader(self, status: int, content_type: str, text: str = "") -> AnswerOpener:
         """For an answer that comes in pieces; raises NotSealed, which quotes `text`."""
         if content_type.partition(";")[0].strip().lower() != ANSWER_TYPE:
             raise NotSealed(status, text)
-        return AnswerOpener(self.response_key, self.request_id)
+        return AnswerOpener(self.inner.response_key, self.inner.request_id)
 
     def opened(self, status: int, content_type: str, body: bytes) -> OpenedAnswer:
         """A whole answer. Raises SealedMessageError."""
         reader = self.reader(status, content_type, body.decode("utf-8", "replace"))
-        return whole(reader, [body])
+        answer = whole(reader, [body])
+        self.adopt()
+        return answer
 
 
 class Sealer:
-    """Seals requests for one server."""
+    """Seals requests for one server; may be used by several threads.
+
+    The first request that was answered leaves a session behind, in which the next ones are sealed
+    at a fraction of the cost. A server that does not know it, or the key, answers with an error
+    whose `is_key_unknown` is true: then `forget` and seal anew, and where that fails too, ask for
+    the key again.
+    """
 
     def __init__(self, hpke_key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._hpke_key = hpke_key
         self._clock = clock
+        self._session: Session | None = None
+        self._renew_at = 0.0
 
     def seal(
         self,
@@ -110,16 +128,34 @@ class Sealer:
         key for one, is sent beside the sealed body. Raises ValueError for a path that leads to no
         prediction.
         """
-        request = InnerRequest(
+        now = self._clock()
+        session = self._session if now < self._renew_at else None
+        inner = InnerRequest(
             response_key=secrets.token_bytes(RESPONSE_KEY_BYTES),
-            time_ms=int(self._clock() * 1000),
+            time_ms=int(now * 1000),
             request_id=secrets.token_bytes(REQUEST_ID_BYTES),
             headers=headers,
             query=query,
             body=body,
+            wants_session=session is None,
         )
-        sealed = seal_request(self._hpke_key, destination(method, path), request)
-        return SealedCall(path, sealed, request.response_key, request.request_id)
+        target = destination(method, path)
+        if session is not None:
+            return SealedCall(path, session.seal(target, inner), inner, True, _nothing)
+        sealed = seal_request(self._hpke_key, target, inner)
+        return SealedCall(path, sealed, inner, False, partial(self._adopt, inner))
+
+    def forget(self) -> None:
+        """Begin another session with the next request."""
+        self._session = None
+
+    def _adopt(self, inner: InnerRequest) -> None:
+        self._renew_at = self._clock() + SESSION_S
+        self._session = Session(inner)
+
+
+def _nothing() -> None:
+    pass
 
 
 def whole(reader: AnswerOpener, pieces: Iterable[bytes]) -> OpenedAnswer:

@@ -14,6 +14,7 @@ from torchkeep.client.attesting import Seen, Where, ask, ask_async, judge_seen
 from torchkeep.client.collateral import CollateralSource, collateral_source
 from torchkeep.client.errors import NotVerified
 from torchkeep.client.policy import Policy
+from torchkeep.client.sealing import Sealer
 from torchkeep.client.verdict import Verdict
 from torchkeep.runtime.claims import Claims, ModelClaim
 
@@ -29,6 +30,7 @@ class Trusted:
     models: frozenset[ModelClaim] | None  # what may answer; None is any
     verdict: Verdict
     until: float  # of the monotonic clock
+    sealer: Sealer  # for its HPKE key; it keeps a session
 
 
 class Judgement:
@@ -70,7 +72,12 @@ class Judgement:
         assert verdict.claims is not None, "all checks hold"
         until = asked_at + self._policy.max_age_s
         self._trusted = Trusted(
-            verdict.public_key, verdict.claims, self._policy.models, verdict, until
+            public_key=verdict.public_key,
+            claims=verdict.claims,
+            models=self._policy.models,
+            verdict=verdict,
+            until=until,
+            sealer=Sealer(verdict.claims.hpke_key),
         )
         return self._trusted
 

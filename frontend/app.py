@@ -110,9 +110,15 @@ class Api:
             return True
         if job is None:
             return False
+        if call.envelope is not None:
+            exchange.request_body = b""  # it is opened: why hold it while the answer is made?
         exchange.on_disconnect = job.cancel
         job.when_answered(partial(self._finish, self._inference, exchange, call, job))
         return True
+
+    def refused(self, status: int) -> None:
+        """The connection itself answered what was no request."""
+        self._metrics.response(status)
 
     def _finish(
         self,

@@ -13,7 +13,7 @@ from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.lookout import Lookout
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.traffic import Traffic, checked, deliver, deliver_pieces
+from torchkeep.frontend.traffic import Traffic, checked, deliver_pieces
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.runtime.messages import Chunk, Message
 
@@ -43,12 +43,13 @@ class BatchTraffic(Traffic):
             return
         predictions = checked(message, self._in_flight[0])
         batch = self._in_flight.popleft()
+        self.unanswered = 0
         now = monotonic()
         self._is_quick, self._began = now - self._began < QUICK_S, now
         self._queue.answered(batch, predictions.items)
         self._pull_next()  # first, so that the worker computes while clients get their answers
         self._metrics.worker_metrics(predictions.metrics)
-        deliver(predictions, batch)
+        self._deliver(predictions, batch)
         self._metrics.batch_overhead(monotonic() - now)
 
     def fail(self, error: WorkerFailed) -> None:
@@ -79,7 +80,7 @@ class BatchTraffic(Traffic):
             pull = self._queue.pull(self._batch_size, self._settings.max_batch_delay_s, self._send)
             if not self._in_flight:  # which `_send` has filled if it was called
                 self._pull = pull
-        while self._may_send_ahead() and (jobs := self._queue.take(1)):
+        while self._may_send_ahead() and (jobs := self._queue.take_predictions(1)):
             self._send(jobs)
 
     def _may_send_ahead(self) -> bool:
@@ -88,15 +89,19 @@ class BatchTraffic(Traffic):
             self._is_quick
             and 0 < len(self._in_flight) <= AHEAD
             and self._queue.consumers == 1
+            and not self._in_flight[-1][0].describes
             and self._batch_size == 1
         )
 
     def _send(self, batch: list[Job]) -> None:
         self._pull = None
+        now = monotonic()
         if not self._in_flight:
-            self._began = monotonic()
+            self._began = now
         self._in_flight.append(batch)
-        self._note_queue_latency(batch)
-        self._post([job.request for job in batch], self._settings.response_timeout_s)
+        for job in batch:
+            job.sent_at = now
+        limit_s = None if batch[0].describes else self._settings.response_timeout_s
+        self._post([job.request for job in batch], limit_s)
         if self._is_quick and len(self._in_flight) == 1:
             self._lookout.begin()

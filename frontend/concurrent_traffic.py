@@ -6,11 +6,12 @@ way may leave: then its handler is cancelled.
 
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 
 from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.traffic import Traffic, checked, deliver, deliver_pieces
+from torchkeep.frontend.traffic import Traffic, checked, deliver_pieces
 from torchkeep.frontend.worker_connection import WorkerDied
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.runtime.messages import Cancel, Chunk, Message, Predictions
@@ -48,7 +49,7 @@ class ConcurrentTraffic(Traffic):
         self._queue.answered(batch, predictions.items)
         self._pull_next()
         self._metrics.worker_metrics(predictions.metrics)
-        deliver(predictions, batch)
+        self._deliver(predictions, batch)
 
     def fail(self, error: WorkerFailed) -> None:
         jobs = self.jobs
@@ -77,11 +78,12 @@ class ConcurrentTraffic(Traffic):
 
     def _send(self, batch: list[Job]) -> None:
         self._pull = None
+        now = monotonic()
         self._batches[batch[0].request.request_id] = batch
         for job in batch:
             self._jobs[job.request.request_id] = job
+            job.sent_at = now
             job.on_abandoned = partial(self._cancel, batch)
-        self._note_queue_latency(batch)
         self._post([job.request for job in batch], None)
         if not self._is_pulling:
             self._pull_next()

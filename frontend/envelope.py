@@ -15,7 +15,6 @@ from torchkeep.frontend.responses import (
     Reply,
     StreamedReply,
     standard_phrase,
-    with_common_headers,
 )
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.identity import AttestedKey
@@ -63,15 +62,14 @@ class Envelope:
             reply = replace(reply, headers=[*reply.headers, *receipts])
         if self._sealer is None:
             return reply
-        frames = [self._begin(self._sealer, reply), self._sealer.body(reply.body)]
-        frames.append(self._sealer.end(AnswerEnd()))
-        return Reply(SEALED_STATUS, b"".join(frames), SEALED_HEADERS)
+        sealed = self._sealer.whole(self._head(reply), reply.body)
+        return Reply(SEALED_STATUS, sealed, SEALED_HEADERS)
 
     def enclose_stream(self, reply: StreamedReply) -> StreamedReply:
         """The same for an answer of which only the first piece is known."""
         if self._sealer is None:
             return reply
-        first = self._begin(self._sealer, reply.first) + self._sealer.body(reply.first.body)
+        first = self._sealer.begin(self._head(reply.first), reply.first.body)
         rest = self._sealed_rest(self._sealer, reply)
         return StreamedReply(Reply(SEALED_STATUS, first, SEALED_HEADERS), rest)
 
@@ -82,15 +80,16 @@ class Envelope:
         async with aclosing(reply.rest) as rest:
             async for piece, is_last in rest:
                 digest.update(piece)
-                sealed = sealer.body(piece)
                 if is_last:
-                    sealed += sealer.end(AnswerEnd(self._receipts(reply.first, digest.digest())))
-                yield sealed, is_last
+                    end = AnswerEnd(self._receipts(reply.first, digest.digest()))
+                    yield sealer.end(piece, end), True
+                else:
+                    yield sealer.body(piece), False
 
-    def _begin(self, sealer: AnswerSealer, reply: Reply) -> bytes:
+    def _head(self, reply: Reply) -> AnswerHead:
         reason = standard_phrase(reply.status) if reply.reason is None else reply.reason
-        headers = with_common_headers(reply, self._request_id, ())
-        return sealer.begin(AnswerHead(reply.status, reason, headers))
+        request_id = (b"x-request-id", self._request_id.encode())
+        return AnswerHead(reply.status, reason, [*reply.headers, request_id])
 
     def _receipts(self, reply: Reply, sha256: bytes) -> list[Header]:
         if self.receipt is None or self.model is None:

@@ -11,6 +11,7 @@ from torchkeep.modelstore.errors import (
     DownloadFailed,
     FileAlreadyExists,
     InvalidArchive,
+    InvalidUrl,
     KeyUnavailable,
     ModelStoreError,
     NoRoomInMemory,
@@ -165,11 +166,15 @@ class JsonSyntaxError(RequestError):
     """A JSON body that cannot be read as the parameters it should hold."""
 
 
+class MalformedForm(RequestError):
+    """A form that can be taken apart, but one of its fields cannot be read."""
+
+
 class IndexOutOfBounds(RequestError):
     """A negative number of workers. TorchServe counts an array down with it."""
 
     def __init__(self, index: int) -> None:
-        super().__init__(f"Index {index} out of bounds for length 0")
+        super().__init__(f"Index {index} out of bounds for length 0 : max_worker must be 0 or more")
 
 
 class BadEscape(RequestError):
@@ -232,8 +237,10 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     StaleRequest: (400, "StaleRequestException"),
     ReplayedRequest: (409, "ReplayedRequestException"),
     BadEscape: (403, "IllegalArgumentException"),
+    InvalidUrl: (403, "IllegalArgumentException"),
     NoRequestBody: (500, "NullPointerException"),
     JsonSyntaxError: (500, "JsonSyntaxException"),
+    MalformedForm: (500, "ErrorDataDecoderException"),
     IndexOutOfBounds: (500, "IndexOutOfBoundsException"),
     FileAlreadyExists: INTERNAL,
     UnreadableArchive: INTERNAL,

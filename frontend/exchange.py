@@ -227,6 +227,7 @@ class Exchange:
                 self.scope["raw_path"],
                 status,
                 (time.perf_counter() - self._started) * 1000,
+                self.scope["http_version"],
             )
         return response_head(status, reason, headers)
 
@@ -238,6 +239,7 @@ class Refusal:
     head: bytes
     body: bytes = b""
     closes: bool = True
+    status: int = 0  # 0: TorchServe neither counts it nor writes a line about it
 
 
 def refusal(error: Exception, cors: Sequence[Header] = ()) -> Refusal:
@@ -246,7 +248,8 @@ def refusal(error: Exception, cors: Sequence[Header] = ()) -> Refusal:
     headers = with_common_headers(reply, new_request_id(), cors)
     headers.append((b"content-length", b"%d" % len(reply.body)))
     headers.append((b"connection", b"close"))
-    return Refusal(response_head(reply.status, None, headers)[:-2], bytes(reply.body))
+    head = response_head(reply.status, None, headers)[:-2]
+    return Refusal(head, bytes(reply.body), status=reply.status)
 
 
 def response_head(status: int, reason: str | None, headers: list[Header]) -> bytes:

@@ -6,7 +6,8 @@ a buffer and a timer instead of a task, and `receive` never waits.
 
 An application may have a method `begin(exchange) -> bool` that takes a request without a task,
 and calls `exchange.respond` when the answer is there; whatever it does not take is asked of it
-as ASGI has it. Its `cors_headers`, if it has any, are on our own error answers too.
+as ASGI has it. Its `cors_headers`, if it has any, are on our own error answers too, and its
+`refused(status)` hears of them.
 
 A connection moves through these states; one deadline guards whichever it is in:
 
@@ -42,6 +43,7 @@ LINGER_S = 2.0  # how long a refused client may still read our answer
 
 TOO_LARGE = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
 UNEXPECTED = b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n"
+REFUSED_PATH = b"/bad-request"  # TorchServe: in its access log, what malformed HTTP asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.stall_s = server_state.limits.body_s
         self._begin: Callable[[Exchange], bool] | None = getattr(self.app, "begin", None)
         self._cors: Sequence[Header] = getattr(self.app, "cors_headers", ())
+        self._count_refusal: Callable[[int], object] = getattr(self.app, "refused", lambda _: None)
         self.parser = _new_parser(self)
         self._active: Exchange | None = None
         self._waiting: deque[Exchange | Refusal] = deque()  # pipelined, in order
@@ -187,6 +190,8 @@ class HttpProtocol(HttpToolsProtocol):
         elif lower == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
             self._expects_more = not self.expect_100_continue
+            if self.expect_100_continue:
+                return  # TorchServe: it is met here, and no handler sees it
         self._spelled.append((name, value))
         self.headers.append((lower, value))
 
@@ -207,7 +212,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
+            "http_version": self.parser.get_http_version(),
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
@@ -314,6 +319,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _write(self, answer: Refusal) -> None:
         self.transport.write(answer.head + b"\r\n" + answer.body)
+        if answer.status:
+            self._count_refusal(answer.status)
+            if self.access_lines is not None:
+                self.access_lines.add(self.client, "GET", REFUSED_PATH, answer.status, 0)
         if answer.closes:
             # Closing with unread bytes in the socket resets the connection, and the reset
             # overtakes the answer. So only our half closes, and the client has a moment.

@@ -79,7 +79,7 @@ class Inference:
         )
         return prediction_reply(outcome)
 
-    def _submit(self, call: Call, body: bytes, target: Target) -> Job:
+    def _submit(self, call: Call, body: Body, target: Target) -> Job:
         if self._opener is not None:
             body = self._opener.open(call, target, body)
         name, version = target.name, target.version

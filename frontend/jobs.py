@@ -1,6 +1,7 @@
 """Jobs, and the bounded queue of a model version that its workers pull batches from."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -8,6 +9,8 @@ from time import monotonic
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.piece_stream import PieceStream
 from torchkeep.runtime.messages import Prediction, RequestInput
+
+log = logging.getLogger(__name__)
 
 Failure = WorkerFailed | ServiceUnavailable
 
@@ -21,21 +24,26 @@ class Job:
         "_outcome",
         "_waiter",
         "accepted_at",
+        "describes",
         "is_over",
         "on_abandoned",
         "request",
+        "sent_at",
         "stream",
         "version",
     )
 
-    def __init__(self, request: RequestInput, version: str) -> None:
+    def __init__(self, request: RequestInput, version: str, describes: bool = False) -> None:
         self.request = request
+        # Asks the handler about itself. TorchServe: alone in its batch, and for as long as it takes
+        self.describes = describes
         self.version = version  # as metrics label it: "default" where the client gave none
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
         # Whoever holds the job is told that nobody waits for its answer, or for the rest of it.
         self.on_abandoned: Callable[[], None] | None = None
+        self.sent_at: float | None = None  # to a worker
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -117,6 +125,9 @@ class Job:
             self._end(error)
 
     def _expire(self, error: Failure) -> None:
+        is_sent = self.sent_at is not None
+        what = "response for inference request" if is_sent else "inference request"
+        log.warning("Drop %s %s due to client timeout", what, self.request.request_id)
         on_abandoned = self.on_abandoned
         self.fail(error)
         if on_abandoned is not None:
@@ -186,13 +197,16 @@ class JobQueue:
         self._feed()
         return pull
 
-    def take(self, count: int) -> list[Job]:
-        """The next jobs, as many as there are, `count` at most."""
+    def take_predictions(self, count: int) -> list[Job]:
+        """The next jobs, `count` at most, and none that asks for something else."""
         jobs: list[Job] = []
         while self._jobs and len(jobs) < count:
-            job = self._jobs.popleft()
-            if not job.is_over:
-                jobs.append(job)
+            if self._jobs[0].is_over:
+                self._jobs.popleft()
+            elif self._jobs[0].describes:
+                break
+            else:
+                jobs.append(self._jobs.popleft())
         return jobs
 
     def answered(self, jobs: Sequence[Job], items: Sequence[Prediction]) -> None:
@@ -203,6 +217,8 @@ class JobQueue:
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""
+        for job in jobs:
+            job.sent_at = None
         self._jobs.extendleft(reversed(jobs))
         self._feed()
 
@@ -248,11 +264,15 @@ class Pull:
         while len(batch) < self._size:
             if not jobs:
                 return self._is_due()
+            if batch and jobs[0].describes:
+                if self._has_clients():
+                    return True
+                batch = self._batch
             job = jobs.popleft()
             if job.is_over:
                 continue
             batch.append(job)
-            if self._size == 1:
+            if self._size == 1 or job.describes:
                 return True
             if len(batch) == 1:
                 self._deadline = monotonic() + self._delay_s

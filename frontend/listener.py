@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import select
 import socket
 import ssl
@@ -62,6 +63,8 @@ class Listener(uvicorn.Server):
         self._state = ListenerState(limits, access_log)
         self.server_state = self._state
         self._is_started = asyncio.Event()
+        self._is_ending = asyncio.Event()
+        self._inode = 0  # of the unix socket
 
     @property
     def port(self) -> int:
@@ -76,6 +79,7 @@ class Listener(uvicorn.Server):
     def begin_drain(self) -> None:
         """Answer what has been accepted, take nothing more, then let `serve()` return."""
         self.should_exit = True
+        self._is_ending.set()
 
     def _protocol(self, **options: Any) -> asyncio.Protocol:
         """What uvicorn makes for each connection."""
@@ -87,8 +91,17 @@ class Listener(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    async def main_loop(self) -> None:
+        # uvicorn's would wake up ten times a second, for headers that we do not send.
+        await self._is_ending.wait()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.address.is_unix:
+            # TorchServe: as the umask has it. uvicorn lets every user of the machine in.
+            os.umask(mask := os.umask(0o077))
+            os.chmod(self.address.path, 0o777 & ~mask)
+            self._inode = os.stat(self.address.path).st_ino
         self._is_started.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -97,9 +110,16 @@ class Listener(uvicorn.Server):
         await self._empty_backlog()
         for server in self.servers:
             server.close()
+        self._remove_socket()
         for _ in range(SETTLE_TURNS):
             await asyncio.sleep(0)
         await super().shutdown(sockets)
+
+    def _remove_socket(self) -> None:
+        """TorchServe: a unix socket goes with its server, unless another took the place."""
+        with contextlib.suppress(OSError):
+            if self._inode and os.stat(self.address.path).st_ino == self._inode:
+                os.unlink(self.address.path)
 
     async def _empty_backlog(self) -> None:
         """Closing a socket resets whoever still waits to be accepted, so accept them first.

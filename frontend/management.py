@@ -173,7 +173,7 @@ class Management:
         """Asks the handler too; its status and headers become those of the answer."""
         headers = read_headers(call.spelled_headers, await call.body(), {"describe": "True"})
         try:
-            job = model.submit(RequestInput(call.request_id, headers, []), version)
+            job = model.submit(RequestInput(call.request_id, headers, []), version, describes=True)
         except ServiceUnavailable as error:
             raise ServiceUnavailable(
                 f'Model "{model.spec.name}" has no worker to serve describe request. '

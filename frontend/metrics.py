@@ -165,7 +165,7 @@ class Metrics:
         return self._logs.server.recorder(partial(series, spec.name, spec.unit, spec.label_names))
 
     def _worker_recorder(self, detects_others: bool) -> WorkerMetrics | None:
-        declared = Declared(self._declared.model_metrics, detects_others)
+        declared = Declared(self._declared.model_metrics, detects_others, self._hostname)
         if self._mode == "prometheus":
             families = WorkerFamilies(declared, self._families, self._hostname)
             self._worker_families = families.families

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 KINDS = ("counter", "gauge", "histogram")
+# PyYAML's constructors let their own errors through (`!!int x`, month 13).
+CONVERSION_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 class MetricsConfigError(ValueError):
@@ -39,7 +41,7 @@ def parse_metrics_config(text: str) -> MetricsConfig:
     """Raises MetricsConfigError, which names the metric and what it lacks."""
     try:
         declared = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, *CONVERSION_ERRORS) as error:
         raise MetricsConfigError(f"no yaml: {error}") from error
     if not isinstance(declared, dict):
         raise MetricsConfigError("expected a map with ts_metrics and model_metrics")

@@ -7,7 +7,7 @@ process, a user of its own where the server is root, and where a handler's words
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from torchkeep.frontend.worker_output import OutputPipes
 from torchkeep.frontend.worker_users import WorkerUsers, closed_to_others
 from torchkeep.modelstore.store import ModelDir
 from torchkeep.modelstore.unpack_area import UnpackDir
-from torchkeep.runtime.messages import Load, Sandbox
+from torchkeep.runtime.messages import Load, Metric, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,11 @@ class ModelSandbox:
         """A text that a process of the model wrote, or what stands for it."""
         return text if self.tells_errors else UNTOLD
 
-    def pipes(self, name: str) -> OutputPipes:
+    def pipes(self, name: str, on_metric: Callable[[Metric], None] | None = None) -> OutputPipes:
         """Where a process of this model writes; `name` is what its lines begin with."""
-        return OutputPipes(name, self.memory, is_dropped=self.handler_log == "drop")
+        return OutputPipes(
+            name, self.memory, is_dropped=self.handler_log == "drop", on_metric=on_metric
+        )
 
     async def open_cell(self) -> "Cell":
         """A sandbox for one process. Raises LoadRefused where it cannot be as strict as asked."""

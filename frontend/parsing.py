@@ -3,6 +3,7 @@
 A body is opaque, and reaches the worker as it came, unless its content type says form.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -10,17 +11,27 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from torchkeep.frontend.errors import BadRequest
+from torchkeep.frontend.call import BAD_ESCAPE
+from torchkeep.frontend.errors import BadRequest, MalformedForm
 from torchkeep.frontend.responses import Header
-from torchkeep.runtime.messages import InputParameter, RequestInput
+from torchkeep.runtime.messages import Body, InputParameter, RequestInput
 
 MAX_FIELDS = 10_000  # of one form; messages.MAX_ITEMS is what a worker would refuse
+MAX_PART_HEADERS = 100
+MAX_PART_HEADER_BYTES = 64 << 10  # a name may be long
+UNCHANGED_ENCODINGS = (b"binary", b"8bit", b"7bit")  # of a part; nobody decodes others
+_NAME_BYTES = bytes.maketrans(b"\t,:;=", b"     ")
+ENCODED_FILE_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
+BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+BLANKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f "
+LINE_END = re.compile(rb"\r?\n|\r\Z|(?P<lone>\r)")
+MAX_SHOWN_BYTES = 200  # of a field, in an error
 
 
 def read_input(
     request_id: str,
     headers: Sequence[Header],
-    body: bytes,
+    body: Body,
     added: Mapping[str, str],
     query: Sequence[tuple[str, str]] = (),
 ) -> RequestInput:
@@ -37,9 +48,7 @@ def read_input(
     return RequestInput(request_id, read_headers(headers, body, added), parameters)
 
 
-def read_headers(
-    headers: Sequence[Header], body: bytes, added: Mapping[str, str]
-) -> dict[str, str]:
+def read_headers(headers: Sequence[Header], body: Body, added: Mapping[str, str]) -> dict[str, str]:
     """Headers as the client spelled them. The body is whole, so it has a length by now."""
     seen = {}
     is_length_given = False
@@ -54,16 +63,18 @@ def read_headers(
     return seen
 
 
-def read_parameters(content_type: str, body: bytes) -> list[InputParameter]:
+def read_parameters(content_type: str, body: Body) -> list[InputParameter]:
     """One parameter `body`, or the fields of a form; of a repeated name the last one counts."""
     mime_type = content_type.partition(";")[0].strip()
     match mime_type.lower():
         case "application/x-www-form-urlencoded":
-            return _last_of_each(_urlencoded_fields(body))
+            return _last_of_each(_urlencoded_fields(bytes(body)))
         case "multipart/form-data":
             boundary = parse_options_header(content_type)[1].get(b"boundary")
+            if boundary == b"":
+                raise MalformedForm("Needs a boundary value : multipart/form-data; boundary=...")
             if boundary:
-                return _last_of_each(_MultipartForm(boundary).read(body))
+                return _last_of_each(_MultipartForm(boundary).read(bytes(body)))
     return [InputParameter("body", body, mime_type)]
 
 
@@ -76,15 +87,34 @@ def _urlencoded_fields(body: bytes) -> list[InputParameter]:
         pairs.pop()
     fields = []
     for pair in pairs:
-        if pair:
-            name, _, value = pair.partition(b"=")
-            fields.append(
-                InputParameter(
-                    unquote_plus(name.decode("utf-8", "replace")),
-                    unquote_to_bytes(value.replace(b"+", b" ")),
-                )
-            )
+        # TorchServe: the line that a value stands in is all of the form
+        end = LINE_END.search(pair, pair.find(b"=")) if b"=" in pair else None
+        if end is None:
+            fields.append(_urlencoded_field(pair))
+            continue
+        if end["lone"]:
+            raise MalformedForm("Bad end of line")
+        fields.append(_urlencoded_field(pair[: end.start()]))
+        break
     return fields
+
+
+def _urlencoded_field(pair: bytes) -> InputParameter:
+    raw_name, _, value = pair.partition(b"=")
+    if b"%" in raw_name and BAD_ESCAPE.search(raw_name):
+        raise MalformedForm(f"Bad string: '{_shown(raw_name)}'")
+    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS)
+    if not name:
+        raise MalformedForm("empty name : the fields of a form are written name=value&name=value")
+    if b"%" in value and (bad := BAD_ESCAPE.search(value)):
+        raise MalformedForm(
+            f"Invalid hex byte at index '{bad.start()}' in string: '{_shown(value)}'"
+        )
+    return InputParameter(name, unquote_to_bytes(value.replace(b"+", b" ")))
+
+
+def _shown(text: bytes) -> str:
+    return text[:MAX_SHOWN_BYTES].decode("utf-8", "replace")
 
 
 class _MultipartForm:
@@ -96,7 +126,7 @@ class _MultipartForm:
         self._start_part()
 
     def read(self, body: bytes) -> list[InputParameter]:
-        """The parts. TorchServe: a body that breaks the rules has none, and is no error."""
+        """The parts. TorchServe: a body that breaks all rules has none, and is no error."""
         try:
             parser = MultipartParser(
                 self._boundary,
@@ -108,12 +138,33 @@ class _MultipartForm:
                     "on_header_value": self._add_header_value,
                     "on_header_end": self._end_header,
                 },
+                max_header_count=MAX_PART_HEADERS,
+                max_header_size=MAX_PART_HEADER_BYTES,
             )
             parser.write(body)
             parser.finalize()
         except FormParserError:
-            return []
+            self._fields = []
+            self._read_leniently(body)
         return self._fields
+
+    def _read_leniently(self, body: bytes) -> None:
+        """TorchServe: bare line feeds will do, and a header without a colon is passed over."""
+        delimiter = b"--" + self._boundary
+        if not body.lstrip(b"\r\n").startswith(delimiter):
+            return
+        _, *parts = re.split(rb"(?:\A|\r?\n)" + re.escape(delimiter), body)
+        for part in parts[:-1]:  # the last one has no end
+            blank_line = BLANK_LINE.search(part)
+            if part.startswith(b"--") or blank_line is None:
+                return
+            self._start_part()
+            for line in part[: blank_line.start()].split(b"\n"):
+                name, colon, value = line.partition(b":")
+                if colon:
+                    self._headers[name.strip().lower()] = value.strip()
+            self._data.append(part[blank_line.end() :])
+            self._end_part()
 
     def _start_part(self) -> None:
         self._headers: dict[bytes, bytes] = {}
@@ -137,18 +188,28 @@ class _MultipartForm:
     def _end_part(self) -> None:
         if len(self._fields) >= MAX_FIELDS:
             raise _too_many_fields()
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        name = options.get(b"name")
-        if name is None:
-            raise FormParserError("a part without a name")
-        content_type = ""
-        if b"filename" in options:
-            # TorchServe: without a file name even a declared content type is not one
-            declared = self._headers.get(b"content-type", b"").partition(b";")[0].strip()
-            content_type = declared.decode("latin-1") or "application/octet-stream"
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
+        # TorchServe: what separates options is a blank in a name
+        name = options.get(b"name", b"").translate(_NAME_BYTES, b'"').strip()
+        if not name or kind.lower() != b"form-data":
+            raise MalformedForm(
+                "A part of the form has no name : each begins with the header "
+                'Content-Disposition: form-data; name="..."'
+            )
+        # TorchServe: without a file name even a declared content type is not one
+        is_file = b"filename" in options or ENCODED_FILE_NAME.search(disposition) is not None
+        content_type = self._content_type_of_file() if is_file else ""
         self._fields.append(
             InputParameter(name.decode("utf-8", "replace"), b"".join(self._data), content_type)
         )
+
+    def _content_type_of_file(self) -> str:
+        encoding = self._headers.get(b"content-transfer-encoding")
+        if encoding is not None and encoding.lower() not in UNCHANGED_ENCODINGS:
+            raise MalformedForm(f"TransferEncoding Unknown: {_shown(encoding)}")
+        declared = self._headers.get(b"content-type", b"application/octet-stream")
+        return declared.partition(b";")[0].strip().decode("latin-1")
 
 
 def _last_of_each(fields: list[InputParameter]) -> list[InputParameter]:

@@ -1,6 +1,7 @@
 """What a client may say when it registers a model, in the query or as JSON."""
 
 import json
+import reprlib
 from typing import Any
 
 from torchkeep.frontend.call import JAVA_INTEGER, Call
@@ -14,6 +15,7 @@ from torchkeep.frontend.registry import (
 
 # TorchServe: a JSON body without the key gets this sentinel, and uses it as a delay
 MISSING_BATCH_DELAY = -10000
+EXPECTED = 'Expected an object with a url, such as {"url": "model.mar"}.'
 
 
 async def read_registration(call: Call) -> tuple[Registration, bool]:
@@ -36,23 +38,27 @@ def _from_query(call: Call) -> tuple[Registration, bool]:
         initial_workers=call.query_optional_integer("initial_workers"),
         response_timeout=call.query_integer("response_timeout", UNSET_TIMEOUT),
         startup_timeout=call.query_integer("startup_timeout", UNSET_TIMEOUT),
+        s3_sse_kms=call.query_flag("s3_sse_kms", default=False),
     )
     return registration, call.query_flag("synchronous", default=True)
 
 
 def _from_json(body: bytes) -> tuple[Registration, bool]:
     if not body.strip():
-        raise NoRequestBody("The request has no body.")
+        raise NoRequestBody(f"The request has no body. {EXPECTED}")
     try:
         # Encoded once more: JSON can spell half a character, which no file name can hold.
         fields = json.loads(body)
         json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise JsonSyntaxError("The body is not JSON.") from error
+        # Others speak of Python.
+        is_helpful = isinstance(error, json.JSONDecodeError | UnicodeError)
+        reason = f": {error}" if is_helpful else ", or nested too deep for any use"
+        raise JsonSyntaxError(f"The body is not JSON{reason}. {EXPECTED}") from error
     if fields is None:
-        raise NoRequestBody("The request has no body.")
+        raise NoRequestBody(f"The request has no body. {EXPECTED}")
     if not isinstance(fields, dict):
-        raise JsonSyntaxError("The body is not a JSON object.")
+        raise JsonSyntaxError(f"The body is not a JSON object. {EXPECTED}")
     registration = Registration(
         url=_required(_text(fields, "url")),
         model_name=_text(fields, "model_name"),
@@ -63,6 +69,7 @@ def _from_json(body: bytes) -> tuple[Registration, bool]:
         initial_workers=_integer(fields, "initial_workers", None),
         response_timeout=_integer(fields, "response_timeout", UNSET_TIMEOUT),
         startup_timeout=_integer(fields, "startup_timeout", UNSET_TIMEOUT),
+        s3_sse_kms=_flag(fields, "s3_sse_kms", default=False),
     )
     return registration, _flag(fields, "synchronous", default=True)
 
@@ -82,7 +89,7 @@ def _text(fields: dict[str, Any], name: str) -> str | None:
             return str(flag).lower()
         case str() | int() | float() as value:
             return str(value)
-    raise JsonSyntaxError(f"{name} is not a string.")
+    raise JsonSyntaxError(f"{name} is not a string, as it has to be.")
 
 
 def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
@@ -95,7 +102,7 @@ def _flag(fields: dict[str, Any], name: str, default: bool) -> bool:
             return value
         case str():
             return value.lower() == "true"
-    raise JsonSyntaxError(f"{name} is not a boolean.")
+    raise JsonSyntaxError(f"{name} is not a boolean: expected true or false.")
 
 
 def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | None:
@@ -109,4 +116,5 @@ def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | No
         number = int(value)
         if -(2**31) <= number < 2**31:
             return number
-    raise JsonSyntaxError(f"{name} is not an integer.")
+    shown = reprlib.repr(value)
+    raise JsonSyntaxError(f"{name} is not an integer, nor one of 32 bits: {shown}.")

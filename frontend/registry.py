@@ -24,7 +24,7 @@ from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
-from torchkeep.modelstore.manifest import RUNTIMES
+from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES, leaves_directory
 from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -36,6 +36,7 @@ UNSET_BATCH_DELAY = -100
 
 IPEX_WORTH_BYTES = 1 << 20  # of weights
 UNSET_TIMEOUT = -1
+UNLIMITED_S = 2**31 - 1  # Java's largest integer, which a description shows
 REGISTER_ERRORS = (
     InvalidModel,
     ConflictStatus,
@@ -59,6 +60,7 @@ class Registration:
     initial_workers: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    s3_sse_kms: bool = False  # the download is signed
     loaded_at_startup: bool = False
 
 
@@ -74,6 +76,7 @@ class ModelDefaults:
     handler: str | None = None
     envelope: str = ""
     models: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    has_time_limits: bool = True
 
 
 class ModelRegistry:
@@ -178,12 +181,20 @@ class ModelRegistry:
         runtime = registration.runtime
         if runtime is not None and runtime not in RUNTIMES:
             raise BadRequest(f"Invalid RuntimeType value: {runtime}")
-        model_dir = await self._store.open(registration.url, registration.model_name, wait)
+        _check_printable("model_name", registration.model_name)
+        _check_printable("handler", registration.handler)
+        if leaves_directory((registration.handler or "").partition(":")[0]):
+            raise BadRequest(
+                f"Parameter handler leaves the model directory: {registration.handler}"
+            )
+        model_dir = await self._store.open(
+            registration.url, registration.model_name, wait, is_signed=registration.s3_sse_kms
+        )
         try:
             spec = self._spec(registration, model_dir)
             self._check_new(spec)
             # TorchServe keeps a model whose packages could not be installed, without workers.
-            found = await self._installer.prepare(spec.name, spec.runtime, model_dir)
+            found = await self._installer.prepare(spec.name, spec.worker_runtime, model_dir)
             if self._events is not None:
                 await self._events.record(spec.name, spec.version, model_dir.digest)
             self._check_new(spec)  # others may have been quicker
@@ -201,7 +212,7 @@ class ModelRegistry:
         other = self._waiting.pop((spec.name, spec.version), None)
         if other is not None and other is not wait:
             await other.cancel()  # it came another way
-        log.debug("Model %s loaded.", spec.name)
+        log.info("Model %s loaded.", spec.name)
         return served
 
     def _check_new(self, spec: ModelSpec) -> None:
@@ -231,7 +242,7 @@ class ModelRegistry:
             self._startup_names.discard(name)
         await served.close()
         served.model_dir.forget()
-        log.debug("Model %s unregistered.", name)
+        log.info("Model %s unregistered.", name)
 
     def is_default(self, name: str, version: str) -> bool:
         return self._default.get(name) == version
@@ -322,7 +333,10 @@ class ModelRegistry:
         if not name and asked.loaded_at_startup:
             name = default_model_name(asked.url)
         if not name:
-            raise InvalidModel("Model name is not defined.")
+            raise InvalidModel(
+                f"Model name is not defined. Neither model_name nor {MANIFEST_PATH} in the "
+                "archive says one: is it packed by torch-model-archiver?"
+            )
         version = manifest.model_version
         configured = defaults.models.get(name, {}).get(version, {})
         # TorchServe: with a config file in the archive, the timeouts of the API and of the
@@ -339,7 +353,11 @@ class ModelRegistry:
             startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
                 asked.startup_timeout, defaults.startup_timeout_s
             )
+        if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
+            response_timeout_s = startup_timeout_s = UNLIMITED_S
         min_workers, max_workers = self._workers(asked, model_dir, configured)
+        # TorchServe: a time after which sequences end is enough for these to be described
+        has_sequences = config.sequence_batching or config.sequence_max_idle_ms > 0
         batch_size = asked.batch_size
         if batch_size is None or batch_size == UNSET_BATCH_SIZE:
             batch_size = config.batch_size or _positive(configured.get("batchSize")) or 1
@@ -352,12 +370,16 @@ class ModelRegistry:
             raise InvalidModel(
                 f"Model {name} has sequenceBatching, which needs sequenceMaxIdleMSec above 0."
             )
+        runtime = asked.runtime or manifest.runtime
+        preferred = configured.get("runtimeType")
         return ModelSpec(
             name=name,
             version=version,
             url=asked.url,
             handler=asked.handler or manifest.handler or defaults.handler or str(model_dir.path),
-            runtime=asked.runtime or manifest.runtime,
+            runtime=runtime,
+            # TorchServe: the `models` JSON comes first, and is not described.
+            worker_runtime=preferred if preferred in RUNTIMES else runtime,
             envelope=defaults.envelope,
             batch_size=batch_size,
             max_batch_delay_ms=delay_ms,
@@ -386,9 +408,9 @@ class ModelRegistry:
             stateful=config.sequence_batching,
             sequence_max_idle_ms=config.sequence_max_idle_ms,
             sequence_timeout_ms=config.sequence_timeout_ms,
-            max_num_sequence=config.max_num_sequence if config.sequence_batching else 0,
+            max_num_sequence=config.max_num_sequence if has_sequences else 0,
             max_sequence_job_queue_size=(
-                config.max_sequence_job_queue_size if config.sequence_batching else 0
+                config.max_sequence_job_queue_size if has_sequences else 0
             ),
         )
 
@@ -407,6 +429,12 @@ class ModelRegistry:
         if initial is None:
             initial = self._defaults.workers_at_register
         return (initial, initial) if initial > 0 else (0, 0)
+
+
+def _check_printable(parameter: str, value: str | None) -> None:
+    """As in a manifest: such a name would break the lines of a log."""
+    if value and not value.isprintable():
+        raise BadRequest(f"Parameter {parameter} holds control characters: {value!r}")
 
 
 def _warn_of(name: str, model_dir: ModelDir) -> None:

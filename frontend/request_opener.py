@@ -8,6 +8,7 @@ from torchkeep.frontend.errors import BadRequest, SealedRequestInvalid
 from torchkeep.frontend.sealed_requests import SealedRequests
 from torchkeep.frontend.targets import Target
 from torchkeep.runtime.identity import AttestedKey
+from torchkeep.runtime.messages import Body
 from torchkeep.runtime.receipts import HEADER, NONCE_CHARS, Asked, body_digest
 from torchkeep.runtime.sealed_messages import REQUEST_TYPE, AnswerSealer, Destination
 
@@ -22,7 +23,7 @@ class RequestOpener:
         self._sealed = sealed
         self._key = key
 
-    def open(self, call: Call, target: Target, body: bytes) -> bytes:
+    def open(self, call: Call, target: Target, body: Body) -> Body:
         """The body to go on with; `call` becomes what was sealed.
 
         What this raises before `call` has an envelope is answered in the clear.
@@ -43,12 +44,12 @@ class RequestOpener:
             call.envelope.receipt = ReceiptDraft(self._key, _checked(nonce), call.request_id, asked)
         return body
 
-    def _unseal(self, call: Call, target: Target, body: bytes) -> bytes:
+    def _unseal(self, call: Call, target: Target, body: Body) -> Body:
         if call.scope["query_string"]:
             raise SealedRequestInvalid("The query of a sealed request has to be sealed with it.")
         name, version = target.name or "", target.version or ""
         destination = Destination(call.method, call.scope["path"], name, version)
-        request = self._sealed.open(destination, body)
+        request = self._sealed.open(destination, bytes(body))
         call.unseal(request.headers, request.query)
         sealer = AnswerSealer(request.response_key, request.request_id)
         call.envelope = Envelope(call.request_id, sealer)

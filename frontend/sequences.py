@@ -165,6 +165,8 @@ class SequenceQueue:
             sequence = self._sequence_of.pop(job)
             sequence.in_flight -= 1
             self._watch(sequence)
+            if job.describes and self._open.get(sequence.id) is sequence:
+                self._end(sequence)  # it was opened for nothing else
         for item in items:
             for sequence_id in item.headers.get(self._keys.end, "").split(";"):
                 ended = self._open.get(sequence_id.strip())
@@ -277,13 +279,14 @@ class Lane(JobQueue):
 
         return super().pull(size, delay_s, take_over)
 
-    def take(self, count: int) -> list[Job]:
-        jobs = super().take(count)
+    def take_predictions(self, count: int) -> list[Job]:
+        jobs = super().take_predictions(count)
         self._owner.handed_over(jobs)
         return jobs
 
     def put_back(self, jobs: Series[Job]) -> None:
         for job in reversed(jobs):
+            job.sent_at = None
             self._owner.return_to_head(job)
         self._feed()
 

@@ -38,6 +38,7 @@ class ModelSpec:
     url: str
     handler: str
     runtime: str = "python"
+    worker_runtime: str = "python"  # of the interpreter; `models` JSON may change it
     envelope: str = ""
     batch_size: int = 1
     max_batch_delay_ms: int = 100
@@ -119,7 +120,8 @@ class ServedModel:
         self.workers: list[WorkerProcess] = []
         self.queue = _queue(spec, ground.sequence_keys)
         self._ground = ground
-        name, interpreter = f"M-{spec.name}_{spec.version}", ground.interpreters.get(spec.runtime)
+        name = f"M-{spec.name}_{spec.version}"
+        interpreter = ground.interpreters.get(spec.worker_runtime)
         self._sandbox = ModelSandbox(
             ground.sandbox, name, model_dir, spec.wants_network, interpreter
         )
@@ -148,7 +150,9 @@ class ServedModel:
     def healthy_workers(self) -> int:
         return sum(worker.is_healthy for worker in self.workers)
 
-    def submit(self, request_input: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request_input: RequestInput, version: str | None = None, describes: bool = False
+    ) -> Job:
         """Queue a request; `version` is what the client asked for, None for the default.
 
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
@@ -158,7 +162,7 @@ class ServedModel:
             raise self._unavailable(version)
         if self.spec.use_job_ticket and self.queue.tickets <= 0:
             raise self._unavailable(version)
-        job = Job(request_input, version or "default")
+        job = Job(request_input, version or "default", describes)
         if self.spec.client_timeout_ms > 0:
             # TorchServe drops the request, and its client waits for ever.
             job.expire_in(self.spec.client_timeout_ms / 1000, self._expired())

@@ -102,6 +102,7 @@ class Snapshots:
             spec.response_timeout_s,
             spec.startup_timeout_s,
             spec.runtime,
+            spec.parallel_level,
         )
 
     def _saved_waiting(self, model: WaitingModel) -> SavedModel:

@@ -71,7 +71,7 @@ class StageClient:
     async def _hear_first(self) -> dict[str, Any]:
         if self._first_words is None:
             self._first_words = await self._receive()
-            log.info("zygote stage %s ready: %s", self.name, self._first_words.get("ready"))
+            log.info("zygote stage %s ready", self.name)
         return self._first_words
 
     async def _receive(self) -> dict[str, Any]:

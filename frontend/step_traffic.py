@@ -6,11 +6,12 @@ as a `Chunk`, finished answers as the `Predictions` that end the step.
 """
 
 from collections.abc import Sequence
+from time import monotonic
 
 from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.traffic import Traffic, deliver, deliver_pieces
+from torchkeep.frontend.traffic import Traffic, deliver_pieces
 from torchkeep.frontend.worker_connection import WorkerDied
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.runtime.messages import Chunk, Message, Predictions, RequestInput
@@ -42,11 +43,12 @@ class StepTraffic(Traffic):
         finished = [job for job in done if job is not None]
         if len(finished) < len(done):
             raise WorkerDied("it answered requests that it was not given")
+        self.unanswered = 0
         self._unfinished = list(waiting.values())
         self._queue.answered(finished, message.items)
         self._step()  # first, so that the worker computes while clients get their answers
         self._metrics.worker_metrics(message.metrics)
-        deliver(message, finished)
+        self._deliver(message, finished)
 
     def fail(self, error: WorkerFailed) -> None:
         jobs, self._unfinished = self._unfinished, []
@@ -64,7 +66,7 @@ class StepTraffic(Traffic):
             self._queue.answered(abandoned, ())
         if self._unfinished:
             room = self._batch_size - len(self._unfinished)
-            self._send([] if self._is_stopping else self._queue.take(room))
+            self._send([] if self._is_stopping else self._queue.take_predictions(room))
         elif self._is_stopping:
             self.end(None)
         else:
@@ -79,8 +81,11 @@ class StepTraffic(Traffic):
             for job in self._unfinished
         ]
         self._unfinished += new
-        self._note_queue_latency(new)
-        limit_s = self._settings.response_timeout_s
+        now = monotonic()
+        for job in new:
+            job.sent_at = now
+        describes = bool(new) and new[0].describes  # which is alone then
+        limit_s = None if describes else self._settings.response_timeout_s
         self._post(known + [job.request for job in new], limit_s)
 
     def _by_id(self) -> dict[str, Job]:

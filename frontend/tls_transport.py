@@ -27,7 +27,7 @@ from torchkeep.runtime.messages import Body
 log = logging.getLogger("torchkeep.frontend")
 
 RECORD_BYTES = 16 << 10  # the most that one record holds
-FLUSH_BYTES = 1 << 20  # so that a long answer is not in memory twice
+PORTION_BYTES = 1 << 18  # encrypted at once: OpenSSL's buffer grows slowly beyond
 
 MakeHttp = Callable[[], HttpToolsProtocol]
 
@@ -107,18 +107,18 @@ class TlsConnection(asyncio.Protocol):
             for piece in pieces:
                 unsent = memoryview(piece)
                 while unsent:
-                    unsent = unsent[self._tls.write(unsent) :]
-                    if self._outgoing.pending > FLUSH_BYTES:
+                    unsent = unsent[self._tls.write(unsent[:PORTION_BYTES]) :]
+                    if self._outgoing.pending >= PORTION_BYTES:
                         self._flush()
+            self._flush()
         except ssl.SSLError as error:
             self._break_off(error)
-        else:
-            self._flush()
 
     def send_end(self) -> None:
         """The last record, and the end of our half; what the client still sends is dropped."""
         self._say_goodbye()
-        self._raw.write_eof()
+        if not self._raw.is_closing():
+            self._raw.write_eof()
 
     def close(self) -> None:
         """Write what is to be written, and leave."""

@@ -9,8 +9,7 @@ connection after the other. Which jobs may go together is the queue's affair: se
 
 import abc
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from time import monotonic
+from collections.abc import Mapping, Sequence
 
 from torchkeep.frontend.errors import WorkerFailed
 from torchkeep.frontend.jobs import Job, JobQueue, Pull
@@ -39,6 +38,7 @@ class Traffic(abc.ABC):
         self._batch_size = settings.load.batch_size
         self._queue = queue
         self._metrics = metrics
+        self.unanswered = 0  # timeouts, one after the other
         self._is_stopping = False
         self._pull: Pull | None = None  # while the worker could be sent more than there is
         self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
@@ -106,10 +106,22 @@ class Traffic(abc.ABC):
         except WorkerDied as error:
             self.end(error)
 
-    def _note_queue_latency(self, batch: Iterable[Job]) -> None:
-        now = monotonic()
+    def _deliver(self, predictions: Predictions, batch: Sequence[Job]) -> None:
+        """The answers to these jobs, in their order, or the error that all of them share."""
+        if predictions.status != 200:
+            for job in batch:
+                job.fail(WorkerFailed(predictions.status, predictions.message))
+            return
+        self._count_waits(batch)
+        for job, prediction in zip(batch, predictions.items, strict=True):
+            job.answer(prediction)
+
+    def _count_waits(self, batch: Sequence[Job]) -> None:
+        """TorchServe: only of what was answered with a prediction."""
         for job in batch:
-            self._metrics.queue_latency(self._model_name, job.version, now - job.accepted_at)
+            if job.sent_at is not None and not job.describes:
+                waited_s = job.sent_at - job.accepted_at
+                self._metrics.queue_latency(self._model_name, job.version, waited_s)
 
 
 def deliver_pieces(chunk: Chunk, waiting: Mapping[str, Job]) -> None:
@@ -123,16 +135,6 @@ def deliver_pieces(chunk: Chunk, waiting: Mapping[str, Job]) -> None:
             job.add_piece(piece)
         else:
             job.fail(WorkerFailed(chunk.status, chunk.message))
-
-
-def deliver(predictions: Predictions, batch: Sequence[Job]) -> None:
-    """The answers to these jobs, in their order, or the error that all of them share."""
-    if predictions.status != 200:
-        for job in batch:
-            job.fail(WorkerFailed(predictions.status, predictions.message))
-    else:
-        for job, prediction in zip(batch, predictions.items, strict=True):
-            job.answer(prediction)
 
 
 def checked(reply: Message, batch: Sequence[Job]) -> Predictions:

@@ -70,7 +70,7 @@ class WorkerConnection(asyncio.BufferedProtocol):
         return theirs
 
     def post(self, message: Message, limit_s: float | None) -> None:
-        """Send a message; each message of the worker restarts the clock. None: no limit.
+        """Send a message; each message of the worker restarts the clock, if there is a limit.
 
         One that is sent while another waits for its reply is read by the worker after that.
 
@@ -151,7 +151,9 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self._reply.set_result(message)
 
     def _restart_clock(self) -> None:
-        if self._limit_s is not None:
+        if self._limit_s is None:
+            self._deadline.clear()
+        else:
             self._deadline.set(self._limit_s, self._time_out)
 
     def _time_out(self) -> None:

@@ -9,7 +9,7 @@ from torchkeep.frontend.model_sandbox import Cell, ModelSandbox
 from torchkeep.frontend.worker_connection import LoadRefused, WorkerConnection, WorkerDied
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WorkerOutput
-from torchkeep.runtime.messages import Load, Loaded, Message
+from torchkeep.runtime.messages import Load, Loaded, Message, Metric
 
 EXIT_GRACE_S = 2.0  # for a worker that was let go of to end by itself
 SHARED_START_S = 10.0  # for a fork of a loaded model to answer, before it is replaced
@@ -39,6 +39,7 @@ class WorkerLife:
         sandbox: ModelSandbox,
         on_message: Callable[[Message], None],
         on_end: Callable[[Exception], None],
+        on_metric: Callable[[Metric], None],
     ) -> None:
         self.connection = WorkerConnection(
             worker_id, settings.max_response_bytes, on_message, on_end
@@ -50,6 +51,7 @@ class WorkerLife:
         self._settings = settings
         self._origin = origin
         self._sandbox = sandbox
+        self._on_metric = on_metric
         self._load = settings.load
         self._outputs: list[WorkerOutput] = []
         self._cell: Cell | None = None
@@ -59,7 +61,7 @@ class WorkerLife:
         settings = self._settings
         self._cell = await self._sandbox.open_cell()
         self._load = self._cell.furnish(settings.load)
-        pipes = self._sandbox.pipes(self._name)
+        pipes = self._sandbox.pipes(self._name, self._on_metric)
         with await self.connection.open() as theirs, pipes as (stdout, stderr):
             self.child, self.is_shared = await self._origin.fork(
                 self._load,

@@ -19,7 +19,7 @@ from torchkeep.frontend.prometheus import (
     one_line,
 )
 from torchkeep.runtime.messages import Metric
-from torchkeep.runtime.metric_log import MetricLog, Series, series
+from torchkeep.runtime.metric_log import MetricLog, Series, java_double, series
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,11 @@ class WorkerMetrics(Protocol):
 class Declared:
     """What metrics.yaml says of the metrics of models, and whether others are taken too."""
 
-    def __init__(self, specs: Mapping[str, MetricSpec], detects_others: bool) -> None:
+    def __init__(
+        self, specs: Mapping[str, MetricSpec], detects_others: bool, hostname: str
+    ) -> None:
         self._specs = specs
+        self._hostname = hostname
         self._detects_others = detects_others
         self._detected: dict[str, MetricSpec] = {}
         self._misfits: set[str] = set()
@@ -65,7 +68,10 @@ class Declared:
             return None
         spec = MetricSpec(sample.name, sample.kind, sample.unit, tuple(sample.dimensions))
         self._detected[sample.name] = spec
-        log.info("Registering auto detected backend metric: %s (%s)", spec.name, spec.kind)
+        labels = (*sample.dimensions.values(), self._hostname)
+        of = series(spec.name, spec.unit, (*spec.label_names, "Hostname"), labels)
+        line = f"{of.head}{java_double(sample.value)}{of.tail}"
+        log.info("Registering auto detected backend metric: %s", line.rstrip(","))
         return spec
 
     def _complain(self, sample: Metric, spec: MetricSpec) -> None:
@@ -74,7 +80,7 @@ class Declared:
             self._misfits.add(sample.name)
             log.error(
                 "Failed to update backend metric %s: expected the dimensions %s",
-                sample.name,
+                one_line(sample.name),
                 ", ".join(spec.label_names) or "none",
             )
 
@@ -113,7 +119,7 @@ class WorkerFamilies:
         """Where a sample belongs, which may be new; None where it has no place."""
         spec = self._declared.spec(sample)
         family = self._family(spec) if spec is not None else None
-        if family is None or family.kind != sample.kind:
+        if family is None:
             return None
         labels = tuple(value[:MAX_LABEL_CHARACTERS] for value in (*values, self._hostname))
         if not family.has(labels):

@@ -4,11 +4,15 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
 from torchkeep.frontend.handler_log import HandlerLog
+from torchkeep.frontend.metric_lines import is_metric_line, parse_metric_line
+from torchkeep.runtime.messages import Metric
 
 MODEL_LOG = logging.getLogger("torchkeep.model")
+WORKER_LOG = logging.getLogger("torchkeep.worker")  # its name comes first in each line
 
 # Little at a time: a worker that floods us must not keep the loop from everybody else.
 _READ_BYTES = 1024
@@ -25,13 +29,19 @@ class WorkerOutput:
     """Reads one pipe of a worker until it ends; over-long lines are cut."""
 
     def __init__(
-        self, descriptor: int, level: int, source: str, memory: HandlerLog | None = None
+        self,
+        descriptor: int,
+        level: int,
+        source: str,
+        memory: HandlerLog | None = None,
+        on_metric: Callable[[Metric], None] | None = None,
     ) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._level = level
         self._source = source
         self._memory = memory  # where the lines stay, instead of the server's log
+        self._on_metric = on_metric  # gets those lines that are metrics
         self._rest = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(descriptor, self._read)
@@ -73,8 +83,17 @@ class WorkerOutput:
         text = _CONTROL.sub("?", line[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace"))
         if self._memory is not None:
             self._memory.add(self._source, text)
+        elif self._on_metric is not None and is_metric_line(line):
+            self._take_metric(self._on_metric, text)
         else:
             MODEL_LOG.log(self._level, "%s %s", self._source, text)
+
+    def _take_metric(self, on_metric: Callable[[Metric], None], text: str) -> None:
+        metric = parse_metric_line(text)
+        if metric is None:
+            WORKER_LOG.error("%s %s", self._source, f'Failed to parse metrics line: "{text}".')
+        else:
+            on_metric(metric)
 
     def _end(self) -> None:
         if self._open:
@@ -93,12 +112,17 @@ class OutputPipes:
     """
 
     def __init__(
-        self, name: str, memory: HandlerLog | None = None, is_dropped: bool = False
+        self,
+        name: str,
+        memory: HandlerLog | None = None,
+        is_dropped: bool = False,
+        on_metric: Callable[[Metric], None] | None = None,
     ) -> None:
         self.outputs: list[WorkerOutput] = []
         self._name = name
         self._memory = memory
         self._is_dropped = is_dropped  # read, so that the process does not wait, and forgotten
+        self._on_metric = on_metric
 
     def __enter__(self) -> tuple[int, int]:
         self._pipes = [os.pipe(), os.pipe()]
@@ -115,6 +139,6 @@ class OutputPipes:
         # No logger is ever enabled for NOTSET.
         levels = (logging.NOTSET,) * 2 if self._is_dropped else (logging.INFO, logging.WARNING)
         self.outputs = [
-            WorkerOutput(stdout, levels[0], f"{self._name}-stdout", self._memory),
+            WorkerOutput(stdout, levels[0], f"{self._name}-stdout", self._memory, self._on_metric),
             WorkerOutput(stderr, levels[1], f"{self._name}-stderr", self._memory),
         ]

@@ -21,14 +21,12 @@ from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.traffic import Traffic
 from torchkeep.frontend.worker_connection import (
     LoadRefused,
-    WorkerConnection,
     WorkerDied,
     WorkerLeft,
 )
 from torchkeep.frontend.worker_life import WorkerLife, WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
-
-log = logging.getLogger(__name__)
+from torchkeep.frontend.worker_output import WORKER_LOG
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
@@ -119,6 +117,7 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Start and serve until scaled down or beyond the retry window."""
+        self._tell_change("null", WorkerState.STARTED)
         try:
             while not self._stopping:
                 await self._live_once()
@@ -132,7 +131,7 @@ class WorkerProcess:
     def begin_stop(self) -> None:
         """Take no further batch; the one in flight goes on."""
         self._stopping = True
-        self.state = WorkerState.SCALED_DOWN
+        self._enter(WorkerState.SCALED_DOWN)
         self._traffic.stop()
 
     async def stop(self, grace_s: float, refusal: Callable[[], ServiceUnavailable]) -> None:
@@ -150,6 +149,8 @@ class WorkerProcess:
         await asyncio.wait([self._task])
         if self._ending is not None:
             await self._ending
+        self._tell_change(self.state.value, WorkerState.STOPPED)
+        self.state = WorkerState.STOPPED
 
     async def _live_once(self) -> None:
         """One process from fork to end. Whatever happens, nothing of it is left."""
@@ -166,20 +167,23 @@ class WorkerProcess:
                 life = self._new_life()
                 await self._begin(life)
             self._become_ready()
-            await self._serve(life.connection)
+            await self._traffic.serve(life.connection)
         except (WorkerDied, ZygoteError, TimeoutError, OSError) as error:
             if self._stopping and isinstance(error, WorkerDied):
                 return
+            self._tell_disconnected(life)
             if isinstance(error, LoadRefused):
                 status = error.status
                 self._enter(WorkerState.ERROR)
-            else:
+            elif not isinstance(error, TimeoutError):  # then it has yet to be ended, by us
                 status = await self._status_of_failure(life.child)
             self._describe_failure(error, life.child)
             self._traffic.fail(WorkerFailed(status, "Worker died."))
             if self.state is WorkerState.MODEL_LOADED or self.state is WorkerState.STARTED:
                 self._enter(WorkerState.STOPPED)
         finally:
+            if self._stopping:
+                self._tell_disconnected(life)
             self.failed_status = status
             self._traffic.fail(WorkerFailed(500, "Worker died."))
             # A task of its own, so that `stop`, which may cancel this one, can wait for it.
@@ -195,6 +199,7 @@ class WorkerProcess:
             self._sandbox,
             self._traffic.take,
             self._traffic.end,
+            lambda metric: self._metrics.worker_metrics([metric]),
         )
 
     async def _begin(self, life: WorkerLife) -> None:
@@ -215,20 +220,15 @@ class WorkerProcess:
 
     def _become_ready(self) -> None:
         assert self.load_s is not None
+        self._enter(WorkerState.MODEL_LOADED)
+        if self._failing_since is not None:
+            self._tell(logging.INFO, "Auto recovery succeeded, reset recoveryStartTS")
         self._failing_since = None
         self._failures = 0
-        self._enter(WorkerState.MODEL_LOADED)
         self._metrics.worker_loaded(self.name, self.load_s)
-        log.info("worker %s ready in %.2f s (pid %d)", self.name, self.load_s, self.pid)
+        self._tell(logging.INFO, f"ready in {self.load_s:.2f} s (pid {self.pid})")
         if not self.first_outcome.done():
             self.first_outcome.set_result(200)
-
-    async def _serve(self, connection: WorkerConnection) -> None:
-        try:
-            await self._traffic.serve(connection)
-        except TimeoutError:
-            log.warning("%s: Backend worker did not respond in given time", self.name)
-            raise
 
     async def _status_of_failure(self, child: ChildProcess | None) -> int:
         """507 for a process that was killed for its memory (or by anyone's SIGKILL)."""
@@ -242,12 +242,18 @@ class WorkerProcess:
     def _describe_failure(self, error: Exception, child: ChildProcess | None) -> None:
         if isinstance(error, TimeoutError):
             self.last_error = "Backend worker did not respond in given time"
-        else:
-            self.last_error = str(error)
-            left = isinstance(error, WorkerLeft)
-            if left and child is not None and child.exited.done():
-                self.last_error = f"the worker process ended with status {child.exited.result()}"
-        log.warning("%s: %s", self.name, self.last_error)
+            self._traffic.unanswered += 1
+            count = self._traffic.unanswered
+            self._tell(logging.ERROR, f"Number or consecutive unsuccessful inference {count}")
+            # TorchServe: these two lines, which its users' tools look for, and Java's trace.
+            kind = "org.pytorch.serve.wlm.WorkerInitializationException"
+            self._tell(logging.ERROR, f"Backend worker error\n{kind}: {self.last_error}")
+            return
+        self.last_error = str(error)
+        left = isinstance(error, WorkerLeft)
+        if left and child is not None and child.exited.done():
+            self.last_error = f"the worker process ended with status {child.exited.result()}"
+        self._tell(logging.WARNING, self.last_error)
 
     async def _wait_for_retry(self) -> bool:
         """Sleep through the back-off; False when the retry window is over."""
@@ -257,18 +263,32 @@ class WorkerProcess:
             self.first_outcome.set_result(self.failed_status)
         if self._failing_since is None:
             self._failing_since = monotonic()
+            self._tell(logging.INFO, f"Auto recovery start timestamp: {int(time.time() * 1000)}")
+        else:
+            self._tell(logging.WARNING, "Auto recovery failed again")
         if not self.is_healthy:
-            log.warning("%s: no further retry, the retry window is over", self.name)
+            self._tell(logging.WARNING, "no further retry, the retry window is over")
             return False
         delay_s = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
         self._failures += 1
-        log.warning("Retry worker: %s in %d seconds.", self.worker_id, delay_s)
+        self._tell(logging.WARNING, f"Retry worker: {self.worker_id} in {delay_s} seconds.")
         await asyncio.sleep(delay_s)
         return True
 
     def _enter(self, state: WorkerState) -> None:
         if self.state is WorkerState.SCALED_DOWN:
             return
-        assert state in TRANSITIONS[self.state], (self.state, state)
-        log.debug("%s State change %s -> %s", self.name, self.state.value, state.value)
+        assert state in TRANSITIONS[self.state] or state is WorkerState.SCALED_DOWN
+        self._tell_change(self.state.value, state)
         self.state = state
+
+    def _tell(self, level: int, text: str) -> None:
+        WORKER_LOG.log(level, "%s %s", self.name, text)
+
+    def _tell_change(self, before: str, after: WorkerState) -> None:
+        self._tell(logging.DEBUG, f"{self.name} State change {before} -> {after.value}")
+
+    def _tell_disconnected(self, life: WorkerLife) -> None:
+        if life.child is not None:
+            what = f"{self.worker_id} Worker disconnected. {self.state.value}"
+            self._tell(logging.INFO, what)

@@ -28,6 +28,9 @@ TAR_ENTRY_BYTES = 2048  # tar: a block, and two or three more for a long name
 MAX_PATH_CHARS = 1024
 PAGE_BYTES = 4096
 GZIP_LENGTH_BYTES = 4  # its last ones
+MAX_REASON_CHARS = 200
+MAR_EXPECTED = "a .mar is a whole zip, as torch-model-archiver packs it"
+TAR_EXPECTED = "what is not called .mar has to be a whole tar, compressed by gzip"
 ZIP_MAGIC = b"PK"
 ZIP_ENCRYPTED = 0x2041  # flags: an entry, by the strong method, the names
 # Ordinary text shrinks a hundredfold and empty weights a thousandfold; below this size that
@@ -58,6 +61,7 @@ class Packed:
     name: str  # for errors
     size: int
     is_zip: bool  # else a tar, compressed by gzip
+    is_secret: bool = False  # sealed: no error may quote it
 
 
 def unpack(
@@ -74,14 +78,14 @@ def unpack(
     the bytes that will be needed, before the first file is written, and raises where there is no
     room.
     """
-    with _translated(url):
+    with _translated(packed, url):
         _unpack(packed, _Target(packed, directory, limits, check_abandoned, check_room))
 
 
 def packed_manifest(packed: Packed, manifest_path: str) -> bytes | None:
     """The manifest in an archive that is not unpacked; None where it has none."""
     finder = _ManifestFinder(packed, manifest_path)
-    with _translated(packed.name):
+    with _translated(packed, packed.name):
         _unpack(packed, finder)
     return finder.manifest
 
@@ -94,7 +98,8 @@ def _unpack(packed: Packed, target: "_Target") -> None:
 
 
 @contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(packed: Packed, url: str) -> Iterator[None]:
+    """Whatever the parsers raise becomes UnreadableArchive; it tells why where we may say so."""
     try:
         yield
     except (
@@ -110,7 +115,11 @@ def _translated(url: str) -> Iterator[None]:
         zipfile.BadZipFile,
         tarfile.TarError,
     ) as error:
-        raise UnreadableArchive(url) from error
+        if packed.is_secret:
+            raise UnreadableArchive(url) from error
+        expected = MAR_EXPECTED if packed.is_zip else TAR_EXPECTED
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or "it is damaged"
+        raise UnreadableArchive(url, f"{reason[:MAX_REASON_CHARS]}; {expected}") from error
 
 
 def _unpack_zip(packed: Packed, target: "_Target") -> None:

@@ -10,10 +10,12 @@ import http.client
 import logging
 import os
 import stat
+import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -34,7 +36,11 @@ CHUNK_BYTES = 1 << 18
 SILENCE_S = 30  # a server that sends nothing for this long has failed
 KERNEL_FILES = ("/proc", "/sys")  # no archives, and some block or act when they are read
 
+PROGRESS_AFTER_S = 1.0  # less is not worth a line
+PROGRESS_EVERY_S = 10.0
+
 CheckUrl = Callable[[str], None]  # raises UrlNotAllowed
+SignUrl = Callable[[str], Mapping[str, str]]  # headers of a GET of that url
 
 
 def download(
@@ -46,9 +52,11 @@ def download(
     *,
     reach: Reach,
     private: Collection[Path] = (),
+    sign: SignUrl | None = None,
 ) -> None:
     """Copy what `url` names to `target`; redirects are checked like the url itself.
 
+    What `sign` makes goes to the host of `url` alone, and with no redirect to another.
     `check_abandoned` is called now and then and ends the work by raising. Files below a
     `private` directory are not copied.
     """
@@ -56,14 +64,16 @@ def download(
         raise FileAlreadyExists(target.name)
     partial = target.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with _open(url, check_allowed, reach, private) as chunks, partial.open("xb") as file:
+        with _open(url, check_allowed, reach, private, sign) as source, partial.open("xb") as file:
+            progress = _Progress(target.name, source.length)
             received = 0
-            for chunk in chunks:
+            for chunk in source.chunks:
                 check_abandoned()
                 received += len(chunk)
                 if received > max_bytes:
                     raise ValueError(f"longer than {max_bytes} bytes")
                 file.write(chunk)
+                progress.report(received)
         _claim(partial, target)
     except ForbiddenAddress as error:
         raise UrlNotAllowed(
@@ -94,16 +104,49 @@ def _claim(partial: Path, target: Path) -> None:
         partial.replace(target)
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    chunks: Iterator[bytes]
+    length: int | None  # of all of them, where the server says it
+
+
+class _Progress:
+    """A line now and then about a download that takes a while."""
+
+    def __init__(self, name: str, length: int | None) -> None:
+        self.name = name  # of the file only: urls carry signatures
+        self.total = "" if length is None else f" of {length / 1e6:.1f}"
+        self.started = time.monotonic()
+        self.next_s = PROGRESS_AFTER_S
+
+    def report(self, received: int) -> None:
+        elapsed_s = time.monotonic() - self.started
+        if elapsed_s >= self.next_s:
+            self.next_s = elapsed_s + PROGRESS_EVERY_S
+            log.info(
+                "downloading %s: %.1f%s MB in %.0f s",
+                self.name,
+                received / 1e6,
+                self.total,
+                elapsed_s,
+            )
+
+
 @contextlib.contextmanager
 def _open(
-    url: str, check_allowed: CheckUrl, reach: Reach, private: Collection[Path]
-) -> Iterator[Iterator[bytes]]:
+    url: str,
+    check_allowed: CheckUrl,
+    reach: Reach,
+    private: Collection[Path],
+    sign: SignUrl | None,
+) -> Iterator[_Source]:
     if urlsplit(url).scheme.lower() == "file":
         with _open_file(url, private) as file:
-            yield _file_chunks(file)
+            yield _Source(_file_chunks(file), os.fstat(file.fileno()).st_size)
     else:
-        with _open_http(url, check_allowed, reach) as response:
-            yield _http_chunks(response)
+        with _open_http(url, check_allowed, reach, sign) as response:
+            length = response.headers.get("Content-Length")
+            yield _Source(_http_chunks(response), None if length is None else int(length))
 
 
 def _file_chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -166,7 +209,9 @@ def _check_start(file: IO[bytes], name: str) -> None:
     file.seek(0)
 
 
-def _open_http(url: str, check_allowed: CheckUrl, reach: Reach) -> http.client.HTTPResponse:
+def _open_http(
+    url: str, check_allowed: CheckUrl, reach: Reach, sign: SignUrl | None
+) -> http.client.HTTPResponse:
     # Not build_opener, which knows more schemes, and proxies: those would resolve for us, and
     # TorchServe does not use them either.
     opener = urllib.request.OpenerDirector()
@@ -178,8 +223,11 @@ def _open_http(url: str, check_allowed: CheckUrl, reach: Reach) -> http.client.H
         urllib.request.UnknownHandler(),
     ):
         opener.add_handler(handler)
+    request = urllib.request.Request(url)
+    for name, value in sign(url).items() if sign is not None else ():
+        request.add_unredirected_header(name, value)
     try:
-        response: http.client.HTTPResponse = opener.open(url, timeout=SILENCE_S)
+        response: http.client.HTTPResponse = opener.open(request, timeout=SILENCE_S)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise

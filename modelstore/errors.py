@@ -23,11 +23,25 @@ class UrlNotAllowed(ModelStoreError):
         super().__init__(f"Given URL {url} {reason}")
 
 
-class DownloadFailed(ModelStoreError):
-    """The url is allowed but could not be fetched; the reason is the cause, for the log only."""
+class InvalidUrl(ModelStoreError):
+    """No archive can ever be under this url, whatever is configured."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(f"Failed to download archive from: {url}")
+
+class DownloadFailed(ModelStoreError):
+    """The url is allowed but could not be fetched; the reason is the cause, for the log only.
+
+    Else whoever registers could learn who listens where, from this machine's point of view.
+    """
+
+    def __init__(self, url: str, advice: str = "the log of the server says why") -> None:
+        super().__init__(f"Failed to download archive from: {url} : {advice}")
+
+
+class SigningImpossible(ModelStoreError):
+    """A download is to be signed, and this server cannot; the advice says what it lacks."""
+
+    def __init__(self, advice: str) -> None:
+        super().__init__(f"s3_sse_kms asks for a signed download: {advice}.")
 
 
 class FileAlreadyExists(ModelStoreError):
@@ -42,10 +56,10 @@ class InvalidArchive(ModelStoreError):
 
 
 class UnreadableArchive(ModelStoreError):
-    """The archive is damaged, or could not be written to disk; the reason is the cause."""
+    """The archive is damaged, or could not be written to disk; more is in the cause."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(f"Failed to save model: {url}")
+    def __init__(self, url: str, reason: str = "the log of the server says why") -> None:
+        super().__init__(f"Failed to save model: {url} : {reason}")
 
 
 class ArchiverError(ModelStoreError):

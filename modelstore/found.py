@@ -87,9 +87,10 @@ def looks_like_archive(start: bytes) -> bool:
 
 def packed(contents: Contents, reader: ChunkReader | IO[bytes]) -> Packed:
     """The verified file of `contents`, as an archive to unpack."""
-    if isinstance(contents, PinnedFile):
-        is_zip = contents.name.endswith(".mar")
-    else:
+    is_secret = not isinstance(contents, PinnedFile)
+    if is_secret:
         is_zip = reader.read(len(ZIP_MAGIC)) == ZIP_MAGIC
         reader.seek(0)
-    return Packed(cast(IO[bytes], reader), contents.name, contents.length, is_zip)
+    else:
+        is_zip = contents.name.endswith(".mar")
+    return Packed(cast(IO[bytes], reader), contents.name, contents.length, is_zip, is_secret)

@@ -56,10 +56,13 @@ def parse_manifest(text: bytes) -> Manifest:
     document = _parse_json(text, keep_numbers=True)
     model = document.get("model", {})
     if not isinstance(model, dict):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed("model is no object: expected modelName, handler and so on in it")
     runtime = _text(document, "runtime") if "runtime" in document else "python"
     if runtime not in RUNTIMES:
-        raise InvalidArchive("Runtime is not defined or invalid.")
+        raise InvalidArchive(
+            f"Runtime is not defined or invalid. {MANIFEST_PATH}: runtime may be "
+            f"{', '.join(RUNTIMES)}"
+        )
     manifest = Manifest(
         model_name=_text(model, "modelName"),
         model_version=_text(model, "modelVersion") or "1.0",
@@ -87,10 +90,17 @@ def _parse_json(text: bytes, keep_numbers: bool) -> dict[str, Any]:
     try:
         document = json.loads(text, **numbers)
     except (ValueError, RecursionError) as error:
-        raise InvalidArchive(NOT_JSON) from error
+        # Others speak of Python.
+        is_helpful = isinstance(error, json.JSONDecodeError | UnicodeError)
+        reason = f": {error}" if is_helpful else ", or nested too deep for any use"
+        raise _malformed(f"no JSON{reason}") from error
     if not isinstance(document, dict):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed("no JSON object, in braces")
     return document
+
+
+def _malformed(reason: str) -> InvalidArchive:
+    return InvalidArchive(f"{NOT_JSON} {MANIFEST_PATH}: {reason}")
 
 
 def _text(fields: dict[str, Any], key: str) -> str | None:
@@ -99,14 +109,19 @@ def _text(fields: dict[str, Any], key: str) -> str | None:
     if isinstance(value, bool):
         value = str(value).lower()
     if value is not None and not isinstance(value, str):
-        raise InvalidArchive(NOT_JSON)
+        raise _malformed(f"{key} is no text")
     if value and not value.isprintable():
         raise InvalidArchive(f"{MANIFEST_PATH}: {key} holds control characters: {value!r}")
     return value or None
 
 
+def leaves_directory(path: str) -> bool:
+    """Whether a path may lead elsewhere than below the directory it is joined to."""
+    return path.startswith("/") or "\\" in path or ".." in path.split("/")
+
+
 def _check_inside(key: str, path: str | None) -> None:
-    if path is not None and (path.startswith("/") or "\\" in path or ".." in path.split("/")):
+    if path is not None and leaves_directory(path):
         raise InvalidArchive(f"{MANIFEST_PATH}: {key} leaves the model directory: {path}")
 
 

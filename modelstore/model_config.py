@@ -141,7 +141,8 @@ def _pick(reader: "_Reader", model_dir: Path | None) -> ModelConfig:
         startup_timeout_s=reader.integer("startupTimeout", DEFAULT_TIMEOUT_S, at_least=1),
         device_type=reader.choice("deviceType", ("cpu", "gpu")) or None,
         device_ids=reader.device_ids(),
-        parallel_type=parallel_type,
+        # TorchServe: neither counts without the other
+        parallel_type=parallel_type if parallel_level > 0 else "",
         parallel_level=parallel_level if parallel_type else 0,
         torchrun=torchrun,
         max_retry_timeout_s=reader.integer("maxRetryTimeoutInSec", 300, clamp=0),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import unquote
 
 from torchkeep.modelstore.archive import Limits, unpack
 from torchkeep.modelstore.directory_digest import directory_digest
@@ -17,6 +18,7 @@ from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import (
     ArchiveNotFound,
     DownloadFailed,
+    InvalidUrl,
     KeyUnavailable,
     ModelStoreError,
     NoRoomInMemory,
@@ -40,6 +42,7 @@ from torchkeep.modelstore.memory_place import MemoryPlace, check_room
 from torchkeep.modelstore.model_config import ModelConfig, read_model_config
 from torchkeep.modelstore.pinned import PinnedFile
 from torchkeep.modelstore.reach import Reach
+from torchkeep.modelstore.s3_signing import S3Signer
 from torchkeep.modelstore.sealed import SealedFile
 from torchkeep.modelstore.trust import Trust
 from torchkeep.modelstore.unpack_area import UnpackArea, UnpackDir
@@ -50,10 +53,14 @@ T = TypeVar("T")
 
 ARCHIVE_SUFFIXES = (".mar", ".model", ".tar.gz", SEALED_SUFFIX, JWE_SUFFIX)
 MAX_DOWNLOAD_BYTES = 64 << 30
+MAX_NAME_BYTES = 255
+MAX_PORT = 65535
+MAX_DECODINGS = 4  # of a path with percent signs
 # Not urlsplit, which drops some characters and raises on others.
 _URL = re.compile(
-    r"(file|https?)://[^/?#]*(?P<path>[^?#]*)(?P<query>.*)", re.IGNORECASE | re.DOTALL
+    r"(file|https?)://(?P<place>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.IGNORECASE | re.DOTALL
 )
+_PORT = re.compile(r".*:0*([0-9]{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ class ModelStore:
         trust: Trust | None = None,
         memory_place: MemoryPlace | None = None,
         reach: Reach | None = None,
+        signer: S3Signer | None = None,
         limits: Limits | None = None,
         max_download_bytes: int = MAX_DOWNLOAD_BYTES,
     ) -> None:
@@ -122,13 +130,21 @@ class ModelStore:
         self.trust = trust or Trust()
         self.memory_place = memory_place or MemoryPlace(None, unpack_root)  # for sealed ones
         self.reach = reach or Reach()
+        self.signer = signer or S3Signer.from_environment({})  # of downloads that ask for it
         self.limits = limits or Limits()
         self.max_download_bytes = max_download_bytes
 
     async def open(
-        self, url: str, model_name: str | None = None, wait: KeyWait | None = None
+        self,
+        url: str,
+        model_name: str | None = None,
+        wait: KeyWait | None = None,
+        *,
+        is_signed: bool = False,
     ) -> ModelDir:
         """Find, unpack and check the archive; leaves nothing behind when it raises.
+
+        `is_signed`: where it is downloaded, in the name of the server.
 
         Where a key cannot be had just now, it is asked for again as long as `wait` has it;
         without, KeyUnavailable is raised.
@@ -136,7 +152,7 @@ class ModelStore:
         `model_name` is the name it will be served under. What is sealed has only its own: else
         whoever keeps the archives could serve one model in the place of another.
         """
-        opening = _Opening(self, url, model_name)
+        opening = _Opening(self, url, model_name, is_signed)
         found = await opening.in_thread(opening.find, Found.discard)
         try:
             key = await self._key_for(found.sealed, wait) if found.sealed else None
@@ -162,6 +178,11 @@ class ModelStore:
             return [(None, name) for name in self._entries()]
         pairs = [_split_name(item) for item in items]
         return [(name, url) for name, url in pairs if url]
+
+    def check_redirect(self, url: str) -> None:
+        """Raise like a registration would for this url."""
+        check_not_relative(url)
+        self.check_allowed(url)
 
     def check_allowed(self, url: str) -> None:
         """Raise UrlNotAllowed unless one of `allowed_urls` matches all of `url`."""
@@ -197,6 +218,25 @@ class ModelStore:
         )
 
 
+def check_not_relative(url: str) -> None:
+    """Raise ArchiveNotFound for two dots, also where only percent signs hide them.
+
+    `https://host/ours/.*` allows `https://host/ours/%2e%2e/theirs` by its letters, and the host
+    may read it as `https://host/theirs`, after proxies that decoded once more.
+    """
+    match = _URL.fullmatch(url)
+    path = match["path"] if match else ""
+    for _ in range(MAX_DECODINGS):
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    else:
+        path = ".."  # nobody needs that many: something is hidden there
+    if ".." in url or ".." in path:
+        raise ArchiveNotFound(f"Relative path is not allowed in url: {url}")
+
+
 def default_model_name(url: str) -> str:
     """The name of a model loaded at startup when neither the user nor the manifest gives one."""
     name = _last_component(url).removesuffix(SEALED_SUFFIX).removesuffix(JWE_SUFFIX)
@@ -226,10 +266,13 @@ class _Abandoned(ModelStoreError):
 class _Opening:
     """One call of `ModelStore.open`: what blocks of it, to be done in threads."""
 
-    def __init__(self, store: ModelStore, url: str, model_name: str | None) -> None:
+    def __init__(
+        self, store: ModelStore, url: str, model_name: str | None, is_signed: bool
+    ) -> None:
         self.store = store
         self.url = url
         self.model_name = model_name
+        self.is_signed = is_signed
         self.abandoned = threading.Event()
 
     async def in_thread(self, step: Callable[[], T], undo: Callable[[T], None]) -> T:
@@ -251,21 +294,28 @@ class _Opening:
     def find(self) -> Found:
         """The archive, fetched where the url says so; all that needs no key is checked."""
         root = self._check_url()
-        if not _URL.fullmatch(self.url):
+        url = _URL.fullmatch(self.url)
+        if url is None:
             return self._recognise(self._find(root), downloaded=None)
         self.store.check_allowed(self.url)
+        port = _PORT.fullmatch(url["place"])
+        if port is not None and int(port[1]) > MAX_PORT:
+            raise InvalidUrl(f"port out of range:{port[1]}")
         name = _last_component(self.url)
         if not name.strip(".") or not name.isprintable():
-            raise DownloadFailed(self.url)
+            raise DownloadFailed(self.url, "it does not end in the name of a file")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise DownloadFailed(self.url, "the name of its file is too long")
         target = root / name
         download(
             self.url,
             target,
             self.store.max_download_bytes,
-            self.store.check_allowed,
+            self.store.check_redirect,
             self._check_abandoned,
             reach=self.store.reach,
             private=[UnpackArea(place).models for place in self.store.unpack_roots()],
+            sign=self.store.signer.headers if self.is_signed else None,
         )
         return self._recognise(target, downloaded=target)
 
@@ -288,10 +338,11 @@ class _Opening:
         """What TorchServe checks before it looks anywhere, in its order."""
         if not self.url:
             raise ArchiveNotFound("empty url")
-        if ".." in self.url:
-            raise ArchiveNotFound(f"Relative path is not allowed in url: {self.url}")
+        check_not_relative(self.url)
         if self.store.root is None:
             raise ArchiveNotFound("Model store has not been configured.")
+        if "\0" in self.url:
+            raise InvalidUrl("The url holds a NUL character, which no path and no host can.")
         return self.store.root
 
     def _find(self, root: Path) -> Path:
@@ -386,6 +437,8 @@ class _Opening:
                     f"Memory below {area.models} ran out: give that file system more, "
                     "or set unpack_directory to a larger one."
                 ) from error
+            if isinstance(error, UnreadableArchive):
+                raise
             raise UnreadableArchive(self.url) from error
 
     def _fill(self, directory: Path, found: Found, contents: Contents | None) -> Path:

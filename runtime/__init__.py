@@ -25,6 +25,9 @@ prediction goes through ASGI. Where keys are asked for, `frontend/authorization.
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
 
+Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
+`runtime/tls_files.py` where its certificate and key come from.
+
 Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
 `frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
@@ -41,6 +44,10 @@ a killed server. While its key is not there the model is a `frontend/waiting_mod
 A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` for a quote over
 `runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
 `client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
+
+A sealed request is opened by `frontend/request_opener.py` before anybody reads it, each one once
+(`sealed_requests.py`); its answer, and whoever wants a receipt, gets a `frontend/envelope.py`. The
+bytes of both are `runtime/sealed_messages.py` and `receipts.py`, which `client/` has in common.
 
 What is served is kept by `frontend/snapshots.py`, for the next start, in a `SnapshotStore`.
 

@@ -68,6 +68,7 @@ from torchkeep.modelstore.janitor import Janitor
 from torchkeep.modelstore.keys import key_bytes, wipe
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.reach import Reach
+from torchkeep.modelstore.s3_signing import S3Signer
 from torchkeep.modelstore.seal_header import check_key_id
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
@@ -216,7 +217,7 @@ async def _serve(
     ) as server:
         try:
             async with asyncio.TaskGroup() as tasks:
-                listening = [tasks.create_task(_listen(one)) for one in server.listeners.values()]
+                listening = [tasks.create_task(_listen(one)) for one in server.listeners]
                 tasks.create_task(_report_ready(server, stop))
                 tasks.create_task(_drain_at(stop, server, listening))
                 if server.attested_tls is not None:
@@ -238,7 +239,8 @@ async def _serve(
 class Server:
     """What `compose` built, ready to serve."""
 
-    listeners: dict[str, Listener]  # by the API that is served there
+    listeners: list[Listener]
+    labels: list[str]  # of each
     attested_tls: AttestedTls | None
     registry: ModelRegistry
     snapshots: Snapshots
@@ -250,7 +252,7 @@ async def _drain_at(
 ) -> None:
     """Stop accepting, on all ports at once; `_listen` returns when all are answered."""
     await stop.wait()
-    for listener in server.listeners.values():
+    for listener in server.listeners:
         listener.begin_drain()
     await server.snapshots.save("shutdown")
     _, busy = await asyncio.wait(listening, timeout=DRAIN_S)
@@ -328,16 +330,14 @@ async def compose(
         attested_tls = None
         if config.attested_tls and attestor is not None:
             attested_tls = AttestedTls(attestor, key)
-            listeners["Attested inference"] = Listener(
-                inference_app(registry, metrics, settings),
-                config.attested_address,
-                _limits(config),
-                access_log,
-                await _opened(attested_tls),
+            attested = inference_app(registry, metrics, settings)
+            context = await _opened(attested_tls)
+            listeners.append(
+                Listener(attested, config.attested_address, _limits(config), access_log, context)
             )
         loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        yield Server(listeners, attested_tls, registry, snapshots, loading)
+        yield Server(listeners, _labels(config), attested_tls, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -488,6 +488,7 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
         reach=_reach(config, sandbox),
+        signer=S3Signer.from_environment(environ),
     )
 
 
@@ -538,29 +539,36 @@ def _listeners(
     access_log: AccessLog,
     settings: ApiSettings,
     tls: ssl.SSLContext | None,
-) -> dict[str, Listener]:
-    """What TorchServe has too, by the API that is served there."""
+) -> list[Listener]:
+    """What TorchServe has too."""
     with_metrics = config.enable_metrics_api
     if config.inference_address == config.management_address:
         shared = shared_app(registry, metrics, settings, with_metrics)
-        apps = {"Inference and management": (shared, config.inference_address)}
+        apps = [(shared, config.inference_address)]
     else:
-        apps = {
-            "Inference": (inference_app(registry, metrics, settings), config.inference_address),
-            "Management": (management_app(registry, metrics, settings), config.management_address),
-        }
+        apps = [
+            (inference_app(registry, metrics, settings), config.inference_address),
+            (management_app(registry, metrics, settings), config.management_address),
+        ]
     if with_metrics:
-        apps["Metrics"] = (metrics_app(metrics, settings), config.metrics_address)
+        apps.append((metrics_app(metrics, settings), config.metrics_address))
     limits = _limits(config)
-    return {
-        label: Listener(app, address, limits, access_log, tls if address.is_tls else None)
-        for label, (app, address) in apps.items()
-    }
+    return [
+        Listener(app, address, limits, access_log, tls if address.is_tls else None)
+        for app, address in apps
+    ]
+
+
+def _hosts_of_tls(config: Config) -> set[str]:
+    """Of the listeners that show the configured certificate."""
+    addresses = (config.inference_address, config.management_address, config.metrics_address)
+    served = addresses if config.enable_metrics_api else addresses[:2]
+    return {address.host for address in served if address.is_tls}
 
 
 def _tls(config: Config) -> ssl.SSLContext | None:
     """What https listeners show of themselves; None where there are none."""
-    if not any(address.is_tls for address in config.listens_at):
+    if not _hosts_of_tls(config):
         return None
     identity = _identity(config)
     config.warnings.extend(identity.warnings(datetime.now(UTC)))
@@ -575,8 +583,8 @@ def _identity(config: Config) -> Identity:
         return read_keystore(config.keystore, config.keystore_pass, config.keystore_type)
     if config.private_key_file is not None or config.certificate_file is not None:
         return read_pem(config.private_key_file, config.certificate_file)
-    hosts = {address.host for address in config.listens_at if address.is_tls}
-    certificate, key = self_signed(sorted(hosts | {"localhost", "127.0.0.1"}))
+    hosts = _hosts_of_tls(config) | {"localhost", "127.0.0.1"}
+    certificate, key = self_signed(sorted(hosts))
     config.warnings.append(
         "https with a certificate that this start made for itself, since neither keystore nor "
         "private_key_file and certificate_file are set: clients have no reason to trust it. "
@@ -598,19 +606,31 @@ def _plugin_endpoints(
     )
 
 
+def _labels(config: Config) -> list[str]:
+    """What the listeners are for. TorchServe: one for two APIs is told as that of inference."""
+    is_shared = config.inference_address == config.management_address
+    labels = ["Inference"] if is_shared else ["Inference", "Management"]
+    labels += ["Metrics"] if config.enable_metrics_api else []
+    return [*labels, "Attested inference"] if config.attested_tls else labels
+
+
 async def _listen(listener: Listener) -> None:
     try:
         await listener.serve()
     except SystemExit:
         # uvicorn logs why it could not bind and leaves; the roof has things to take down.
         raise OSError(f"Failed to bind to address: {listener.address}") from None
+    except OSError as error:  # of a unix socket
+        raise OSError(
+            f"Failed to bind to address: {listener.address} ({error.strerror})"
+        ) from error
 
 
 async def _report_ready(server: Server, stop: asyncio.Event) -> None:
     """Say where we listen, then which models are there and how long each took."""
-    for listener in server.listeners.values():
+    for listener in server.listeners:
         await listener.wait_started()
-    for label, listener in server.listeners.items():
+    for label, listener in zip(server.labels, server.listeners, strict=True):
         start_step(f"{label} API bind to: {listener.address}")
     await server.snapshots.save("startup")
     start_step("Model server started.")
@@ -648,8 +668,11 @@ def _announce(config: Config, compute: Compute, plan: ThreadPlan, sandbox: Sandb
         start_step("Warning: SIMULATED TEE (insecure_simulated_tee=true): it protects nothing")
     elif (config.key_source or "").startswith("kbs:") and config.evidence is None:
         start_step("Warning: no evidence to show to the key broker: no sealed model will load")
-    for warning in (*config.warnings, *_exposure(config), *compute.warnings, *sandbox.warnings):
+    ours = (*_exposure(config), *_any_url(config))
+    for warning in (*config.warnings, *ours, *compute.warnings, *sandbox.warnings):
         start_step(f"Warning: {warning}")
+    if config.in_vain:
+        start_step(f"No effect: {', '.join(config.in_vain)}")
     if config.no_effect:
         start_step(f"No effect yet: {', '.join(config.no_effect)}")
     start_step(f"Not served yet: {', '.join(config.not_served)}")
@@ -686,7 +709,19 @@ def _exposure(config: Config) -> list[str]:
     ]
 
 
+def _any_url(config: Config) -> list[str]:
+    """In TorchServe's words, where somebody could register a model by url."""
+    if not config.enable_model_api or config.allowed_urls != Config().allowed_urls:
+        return []
+    return [
+        "Your torchserve instance can access any URL to load models. When deploying to production, "
+        "make sure to limit the set of allowed_urls in config.properties"
+    ]
+
+
 def _startup_workers(config: Config, compute: Compute) -> int:
+    if config.debug:
+        return 1
     return config.default_workers_per_model or compute.cores.logical_count
 
 
@@ -700,6 +735,7 @@ def _model_defaults(config: Config, compute: Compute) -> ModelDefaults:
         handler=config.default_service_handler,
         envelope=config.service_envelope or "",
         models=config.models,
+        has_time_limits=not config.debug,
     )
 
 

@@ -29,6 +29,7 @@ from torchkeep.runtime.config_keys import (
     REGEXES,
     SAVED_MODELS,
     TEXT,
+    TORCHSERVE_BOOLEAN,
     TRUSTED_MODELS,
     WORDS,
     Key,
@@ -79,47 +80,65 @@ class Config:
     # Of a snapshot: what is to be served instead of `load_models`.
     model_snapshot: list[SavedModel] | None = key(SAVED_MODELS, None, env=None)
     default_workers_per_model: int | None = key(COUNT, None)
-    default_response_timeout: int = key(COUNT, 120)  # s, as the next two
+    default_response_timeout: int = key(COUNT, 120)  # s, as the next one
     default_startup_timeout: int = key(COUNT, 120)
-    unregister_model_timeout: int = key(COUNT, 120)
+    debug: bool = key(TORCHSERVE_BOOLEAN, False)  # one worker, and no time limits
     job_queue_size: int = key(AT_LEAST_ONE, 100)
     max_request_size: int = key(COUNT, 6553500)  # bytes
     max_response_size: int = key(COUNT, 6553500)  # bytes
-    limit_max_image_pixels: bool = key(BOOLEAN, True)
-    decode_input_request: bool = key(BOOLEAN, True)
+    limit_max_image_pixels: bool = key(TORCHSERVE_BOOLEAN, True)
+    decode_input_request: bool = key(TORCHSERVE_BOOLEAN, True)
     default_service_handler: str | None = key(TEXT, None)
     service_envelope: str | None = key(TEXT, None)
     allowed_urls: list[str] = key(REGEXES, ["file://.*|http(s)?://.*"])
-    use_env_allowed_urls: bool = key(BOOLEAN, False, env=None)
-    install_py_dep_per_model: bool = key(BOOLEAN, False)
+    use_env_allowed_urls: bool = key(TORCHSERVE_BOOLEAN, False, env=None)
+    install_py_dep_per_model: bool = key(TORCHSERVE_BOOLEAN, False)
     blacklist_env_vars: str = key(REGEX, "")
-    enable_envvars_config: bool = key(BOOLEAN, False, env=None)
-    enable_metrics_api: bool = key(BOOLEAN, True)
+    enable_envvars_config: bool = key(TORCHSERVE_BOOLEAN, False, env=None)
+    enable_metrics_api: bool = key(TORCHSERVE_BOOLEAN, True)
     metrics_config: Path | None = key(PATH, None)
     metrics_mode: str = key(WORDS, "log")
-    model_metrics_auto_detect: bool = key(BOOLEAN, False)
-    disable_system_metrics: bool = key(BOOLEAN, False)
+    model_metrics_auto_detect: bool = key(TORCHSERVE_BOOLEAN, False)
+    disable_system_metrics: bool = key(TORCHSERVE_BOOLEAN, False)
     metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
     system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
-    cpu_launcher_enable: bool = key(BOOLEAN, False)
+    cpu_launcher_enable: bool = key(TORCHSERVE_BOOLEAN, False)
     cpu_launcher_args: str | None = key(TEXT, None)
-    enable_model_api: bool = key(BOOLEAN, False)
-    disable_token_authorization: bool = key(BOOLEAN, False)
+    enable_model_api: bool = key(TORCHSERVE_BOOLEAN, False)
+    disable_token_authorization: bool = key(TORCHSERVE_BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
     plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
-    ipex_enable: bool | None = key(BOOLEAN, None)  # None: IPEX where it is installed and wins
+    ipex_enable: bool | None = key(
+        TORCHSERVE_BOOLEAN, None
+    )  # None: IPEX where it is installed and wins
     # Ours: how far the code of a model is confined, and where its words may go.
     sandbox: str = key(choice("off", "standard", "strict"), "")
     sandbox_allow: list[str] = key(choices("network"), [])
     handler_log: str = key(choice("console", "memory", "drop"), "")
-    model_server_home: Path | None = key(PATH, None, has_effect=False, always_from_env=True)
 
-    # Accepted, without effect so far (and some, like vmargs, for ever).
+    # Accepted, and without effect for ever.
+    number_of_netty_threads: int = key(COUNT, 0, in_vain="Java's")
+    netty_client_threads: int = key(COUNT, 0, in_vain="Java's")
+    prefer_direct_buffer: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="Java's")
+    use_native_io: bool = key(TORCHSERVE_BOOLEAN, True, env=None, in_vain="Java's")
+    io_ratio: int = key(COUNT, 50, env=None, in_vain="Java's")
+    vmargs: str | None = key(TEXT, None, env=None, in_vain="Java's")
+    async_logging: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="all logging is")
+    number_of_gpu: int = key(COUNT, 0, in_vain="no GPUs here")
+    ipex_gpu_enable: bool = key(TORCHSERVE_BOOLEAN, False, in_vain="no GPUs here")
+    cpp_log_config: Path | None = key(PATH, None, in_vain="no C++ backend here")
+    python: str | None = key(TEXT, None, env=None, in_vain="it is the server's own")
+    model_server_home: Path | None = key(
+        PATH, None, in_vain="it only has to exist", always_from_env=True
+    )
+    unregister_model_timeout: int = key(COUNT, 120, in_vain="workers end at once")  # s
+
+    # Accepted, without effect so far.
     grpc_inference_address: str = key(WORDS, "127.0.0.1", has_effect=False)
     grpc_inference_port: int = key(PORT, 7070, has_effect=False)
     grpc_management_address: str = key(WORDS, "127.0.0.1", has_effect=False)
@@ -128,40 +147,21 @@ class Config:
     grpc_management_max_connection_age_ms: int | None = key(COUNT, None, has_effect=False)
     grpc_inference_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
-    enable_grpc_ssl: bool = key(BOOLEAN, False, has_effect=False)
+    enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    number_of_gpu: int | None = key(COUNT, None, has_effect=False)
-    number_of_netty_threads: int = key(COUNT, 0, has_effect=False)
-    netty_client_threads: int = key(COUNT, 0, has_effect=False)
-    async_logging: bool = key(BOOLEAN, False, has_effect=False)
-    prefer_direct_buffer: bool = key(BOOLEAN, False, has_effect=False)
-    debug: bool = key(BOOLEAN, False, has_effect=False)
     initial_distribution_port: int = key(PORT, 29500, has_effect=False)
-    cpp_log_config: Path | None = key(PATH, None, has_effect=False)
-    ipex_gpu_enable: bool = key(BOOLEAN, False, has_effect=False)
     ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
     ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
     ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
-    use_native_io: bool = key(BOOLEAN, True, env=None, has_effect=False)
-    io_ratio: int = key(COUNT, 50, env=None, has_effect=False)
-    vmargs: str | None = key(TEXT, None, env=None, has_effect=False)
-    python: str | None = key(TEXT, None, env=None, has_effect=False)
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
     # What file and flags say, as texts.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
     snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
-    no_effect: list[str] = field(default_factory=list)  # what the user set in vain
+    no_effect: list[str] = field(default_factory=list)  # what the user set, too early
+    in_vain: list[str] = field(default_factory=list)  # and what never has any, with the reason
     warnings: list[str] = field(default_factory=list)
-
-    @property
-    def listens_at(self) -> list[Address]:
-        """Inference, management and metrics; one that is shared is there once."""
-        addresses = [self.inference_address, self.management_address]
-        if self.enable_metrics_api:
-            addresses.append(self.metrics_address)
-        return list(dict.fromkeys(addresses))
 
     @property
     def is_confidential(self) -> bool:
@@ -187,13 +187,18 @@ def load_config(
     source, text = _find_source(flags, environ, cwd, store or usual_store)
     in_file = _from_text(source, text, environ) if source else {}
     given = in_file | _from_flags(flags)
-    settings = given | _from_environment(given, environ)
-    warnings = _forgive_lifetime(settings)
+    settings = dict(given)
+    warnings = _forgive(settings)  # first: one of them says whether the environment counts
+    settings |= _from_environment(settings, environ)
+    warnings += _forgive(settings)
     values = {name: _read(name, settings[name], cwd) for name in _KEYS if name in settings}
-    in_vain = [name for name in values if not _KEYS[name].has_effect]
+    without = {name: _KEYS[name].in_vain for name in values if not _KEYS[name].has_effect}
+    if "model_snapshot" in values:
+        without.pop("python", None)  # TorchServe's note, which nobody set
     warnings += [_unknown(name, in_file[name]) for name in in_file if name not in _KNOWN]
 
-    home = values.get("model_server_home")
+    # TorchServe: the launcher sets it, so that it is never looked up in the file.
+    home = values.get("model_server_home") if "TS_MODEL_SERVER_HOME" in environ else None
     if home and not home.is_dir():
         raise ConfigError(
             f"Model server home not exist: {home} ({settings['model_server_home'].origin})"
@@ -209,6 +214,11 @@ def load_config(
             f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
             " reads processors, memory and disk itself"
         )
+    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
+        warnings.append(
+            "environment variable TS_BENCHMARK: workers are not profiled here; "
+            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
+        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
@@ -217,7 +227,12 @@ def load_config(
         source=source,
         given={name: setting.text for name, setting in given.items()},
         snapshots=None if flags.no_config_snapshots else store or usual_store,
-        no_effect=in_vain,
+        no_effect=[name for name, reason in without.items() if not reason],
+        in_vain=[
+            f"{name} ({reason})"
+            for name, reason in without.items()
+            if reason and values[name] != _DEFAULTS[name]
+        ],
         warnings=warnings,
         **values,
     )
@@ -226,6 +241,7 @@ def load_config(
 _KEYS: Mapping[str, Key] = {
     one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata
 }
+_DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
 _METRICS_MODES = ("log", "prometheus", "legacy")
 
@@ -329,6 +345,20 @@ def _from_environment(
         if variable and is_open and variable in environ:
             found[name] = _Setting(environ[variable], f"environment variable {variable}")
     return found
+
+
+def _forgive(settings: dict[str, _Setting]) -> list[str]:
+    """Put right what TorchServe starts with all the same, and say so."""
+    warnings = []
+    for name, setting in list(settings.items()):
+        parser = _KEYS[name].parser if name in _KEYS else None
+        if parser is TORCHSERVE_BOOLEAN and setting.text.lower() not in ("true", "false"):
+            settings[name] = _Setting("false", setting.origin)
+            warnings.append(
+                f'{setting.origin}: {name} is "{setting.text}", which is neither true nor false; '
+                "as in TorchServe it counts as false"
+            )
+    return warnings + _forgive_lifetime(settings)
 
 
 def _forgive_lifetime(settings: dict[str, _Setting]) -> list[str]:

@@ -26,7 +26,7 @@ def _rows(
     yield "Current directory", Path.cwd()
     yield "Temp directory", environ.get("TEMP") or tempfile.gettempdir()
     yield "Metrics config path", metrics_file
-    yield "Number of GPUs", config.number_of_gpu or 0
+    yield "Number of GPUs", config.number_of_gpu
     yield "Number of CPUs", os.cpu_count()
     yield "Max heap size", None  # Java's
     yield "Python executable", sys.executable

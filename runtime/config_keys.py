@@ -36,6 +36,7 @@ class Key:
     parser: Parser[Any]
     env: str | None  # the variable's name; "" where it is the key in upper case after one TS_
     has_effect: bool
+    in_vain: str  # why there will never be any effect; "" where there is one, or will be
     always_from_env: bool
 
 
@@ -45,11 +46,12 @@ def key(
     *,
     env: str | None = "",
     has_effect: bool = True,
+    in_vain: str = "",
     always_from_env: bool = False,
     is_secret: bool = False,
 ) -> T | D:
     """A field of `Config` that is a key of config.properties; `env=None`: never from there."""
-    metadata = {"key": Key(parser, env, has_effect, always_from_env)}
+    metadata = {"key": Key(parser, env, has_effect and not in_vain, in_vain, always_from_env)}
     value: T | D = field(
         default_factory=partial(copy, default), metadata=metadata, repr=not is_secret
     )
@@ -97,7 +99,6 @@ def choices(*words: str) -> Parser[list[str]]:
 
 
 def _boolean(text: str) -> bool:
-    # TorchServe reads anything but "true" as false, which hides a typing error.
     if text.lower() not in ("true", "false"):
         raise ValueError(f'For input string: "{text}"')
     return text.lower() == "true"
@@ -141,10 +142,19 @@ def _models(text: str) -> dict[str, dict[str, dict[str, Any]]]:
         raise ValueError(f"Malformed JSON: {error}") from error
     for path, version in _versions(models):
         for name in _MODEL_NUMBERS:
-            if name in version and type(version[name]) is not int:
-                raise ValueError(f"{path}.{name} is no whole number")
+            if name in version:
+                version[name] = _model_number(f"{path}.{name}", version[name])
     assert isinstance(models, dict)
     return models
+
+
+def _model_number(path: str, value: object) -> int:
+    # TorchServe: a number given as text is a number, and so is 2.0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?[0-9]{1,10}", str(value)):
+        raise ValueError(f"{path} is no whole number")
+    return int(str(value))
 
 
 def _versions(models: object) -> list[tuple[str, dict[str, Any]]]:
@@ -188,6 +198,8 @@ TEXT: Parser[str | None] = Parser("text", lambda text: text or None)
 WORDS: Parser[str] = Parser("text", lambda text: text)
 PATH: Parser[Path | None] = Parser("a path", lambda text: Path(text) if text else None)
 BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
+# One of TorchServe's keys. TorchServe: anything but true is false (see `_forgive` in config.py)
+TORCHSERVE_BOOLEAN: Parser[bool] = Parser("true or false", _boolean)
 NUMBER: Parser[float] = Parser("a number", _number)
 COUNT = whole_number()
 AT_LEAST_ONE = whole_number(minimum=1)

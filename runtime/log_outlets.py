@@ -11,6 +11,7 @@ from torchkeep.runtime.logs import (
     MODEL,
     STDOUT_LEVELS,
     TORCHSERVE_NAMES,
+    WORKER,
     Queue,
     Stdout,
     Tap,
@@ -18,7 +19,12 @@ from torchkeep.runtime.logs import (
 )
 
 # Of others than the server only warnings: what a library says below that may be a payload.
-FILE_LEVELS = {**STDOUT_LEVELS, "torchkeep": logging.INFO, MODEL: logging.INFO}
+FILE_LEVELS = {
+    **STDOUT_LEVELS,
+    "torchkeep": logging.INFO,
+    MODEL: logging.INFO,
+    WORKER: logging.DEBUG,  # TorchServe: changes of a worker's state are told at this level
+}
 LOG_FILES = ("ts_log", "model_log", "access_log")
 METRIC_FILES = ("ts_metrics", "model_metrics")
 

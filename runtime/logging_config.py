@@ -18,6 +18,8 @@ from torchkeep.runtime.logs import MARK, START, DroppingHandler, Queue, Stdout
 
 _METRIC_LOGGERS = {"ts_metrics": "TS_METRICS", "model_metrics": "MODEL_METRICS"}
 _COLLECTED = ("ACCESS_LOG", *_METRIC_LOGGERS.values())
+# PyYAML's constructors let their own errors through (`!!int x`, month 13).
+_CONVERSION_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _LOG4J_SUFFIXES = (".xml", ".properties", ".jsn")
 
 
@@ -37,7 +39,7 @@ def read_logging_config(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"--log-config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, *_CONVERSION_ERRORS) as error:
         raise ConfigError(f"--log-config {path} is no yaml: {error}") from error
     if not isinstance(config, dict) or config.get("version") != 1:
         raise ConfigError(

@@ -33,6 +33,7 @@ from torchkeep.runtime.metric_log import MetricLog
 
 START = "torchkeep.start"
 MODEL = "torchkeep.model"
+WORKER = "torchkeep.worker"  # what the server does with a worker, whose name comes first
 STDOUT_LEVELS = {
     "": logging.WARNING,
     START: logging.INFO,
@@ -83,7 +84,13 @@ class AccessLog:
         self._stamp = ""
 
     def add(
-        self, client: tuple[str, int] | None, method: str, raw_path: bytes, status: int, ms: float
+        self,
+        client: tuple[str, int] | None,
+        method: str,
+        raw_path: bytes,
+        status: int,
+        ms: float,
+        http_version: str = "1.1",
     ) -> None:
         """Without the query string: it may hold what the client meant for us only."""
         if len(self._lines) >= _MAX_QUEUED:
@@ -101,7 +108,8 @@ class AccessLog:
         if self._dropped:
             head += f"({self._dropped} lines before this one were dropped) "
             self._dropped = 0
-        self._lines.append(f'{head}{peer} "{method} {path} HTTP/1.1" {status} {int(ms)}\n')
+        request = f"{method} {path} HTTP/{http_version}"
+        self._lines.append(f'{head}{peer} "{request}" {status} {int(ms)}\n')
         if not self._bell.has_rung:
             self._bell.ring()
 
@@ -301,8 +309,9 @@ class DroppingHandler(QueueHandler):
 
     def prepare(self, record: logging.LogRecord) -> Any:
         prepared = super().prepare(record)
-        if record.name == MODEL and isinstance(record.args, tuple) and len(record.args) == 2:
-            # TorchServe: the pipe that a line came from stands where the thread is named.
+        is_of_worker = record.name in (MODEL, WORKER)
+        if is_of_worker and isinstance(record.args, tuple) and len(record.args) == 2:
+            # TorchServe: the worker, or its pipe, stands where the thread is named.
             prepared.threadName, prepared.msg = record.args
         return prepared
 

@@ -95,6 +95,7 @@ class SavedModel:
     response_timeout_s: int
     startup_timeout_s: int
     runtime: str
+    parallel_level: int = 0
 
 
 def snapshot_name(now: datetime, occasion: Occasion) -> str:
@@ -119,6 +120,8 @@ def format_snapshot(
             "startupTimeout": model.startup_timeout_s,
             "runtimeType": model.runtime,
         }
+        if model.parallel_level > 0:
+            versions[model.name][model.version]["parallelLevel"] = model.parallel_level
     saved = {
         "name": name,
         "modelCount": len(models),

@@ -110,6 +110,7 @@ class Server:
         snapshots: bool = False,
         restart: "Server | None" = None,
         asks_for_keys: bool = False,
+        inference_scheme: str = "http",
     ) -> None:
         """`restart` is one that has ended: this one has its addresses, from its snapshot."""
         self.workdir = workdir
@@ -119,6 +120,7 @@ class Server:
         self.inference, self.management, self.metrics = (
             f"http://127.0.0.1:{port}" for port in ports
         )
+        self.inference = f"{inference_scheme}://127.0.0.1:{ports[0]}"
         addresses = zip(
             ("inference_address", "management_address", "metrics_address"),
             (self.inference, self.management, self.metrics),
@@ -246,6 +248,19 @@ class Server:
 @pytest.fixture
 def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; at the end they stop, and must leave no process and no file."""
+    with _servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_server_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same, for servers that all tests of a module ask."""
+    with _servers(tmp_path_factory.mktemp("servers")) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _servers(root: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(
@@ -260,12 +275,13 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         restart: Server | None = None,
         is_expected_to_start: bool = True,
         asks_for_keys: bool = False,
+        inference_scheme: str = "http",
     ) -> Server:
-        workdir = (home or tmp_path) / f"server{len(servers)}"
+        workdir = (home or root) / f"server{len(servers)}"
         workdir.mkdir()
         server = Server(
             workdir,
-            store or tmp_path,
+            store or root,
             models or [],
             config or {},
             args or [],
@@ -274,6 +290,7 @@ def server_factory(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             snapshots,
             restart,
             asks_for_keys,
+            inference_scheme,
         )
         servers.append(server)
         if is_expected_to_start:

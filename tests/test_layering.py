@@ -42,7 +42,7 @@ LIBRARIES = {
         "ts",
         "yaml",
     },
-    "modelstore": {"cryptography", "yaml"},
+    "modelstore": {"botocore", "cryptography", "yaml"},
     "client": {"cbor2", "cryptography", "dcap_qvl", "httpx", "yaml"},
 }
 

@@ -369,7 +369,10 @@ def test_a_failed_load_tells_the_last_line(
     with pytest.raises(LoadFailed) as failed:
         load_source(source)
     assert (failed.value.status, failed.value.message) == (status, message)
-    assert "Traceback" in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "Traceback" in told.err
+    # TorchServe: a worker that is short of memory lives on, and says so in its reply
+    assert ("Backend worker process died.\n" in told.out) == (status == 500)
 
 
 def test_exit_while_loading_leaves_the_service(load_source: Loader) -> None:

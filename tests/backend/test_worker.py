@@ -1,6 +1,7 @@
 """How a worker waits for its next request."""
 
 import os
+import platform
 import socket
 import threading
 from collections.abc import Iterator
@@ -50,6 +51,28 @@ def test_a_worker_that_waited_long_goes_to_sleep(
     assert waiting._receive() == 3  # long after the lookout ended
     later.join()
     assert not waiting._looks_out
+
+
+def test_a_worker_says_what_log_readers_look_for_and_ends_with_its_frontend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for change in ("reset_signals", "adopt", "reseed"):
+        monkeypatch.setattr(worker.process, change, lambda *_: None)
+    for change in ("become_subreaper", "keep_memory_private"):
+        monkeypatch.setattr(worker, change, lambda: None)
+    here, there = socket.socketpair()
+    with there:
+        here.sendall(bytes(SECRET_BYTES))
+        here.close()
+        Worker(there, "9000", 0).run()
+    version = platform.python_version()
+    assert capsys.readouterr().out.splitlines() == [
+        f"[PID]{os.getpid()}",
+        "Torch worker started.",
+        f"Python runtime: {version}",
+        "Connection accepted: 9000.",
+        "Frontend disconnected.",
+    ]
 
 
 def test_on_one_core_a_worker_does_not_look_out(

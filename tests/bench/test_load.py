@@ -1,11 +1,14 @@
 """What wrk's output is read as; wrk itself runs where it is installed."""
 
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from bench.load import LoadFailed, parse, run_wrk
+from bench.load import LoadFailed, parse, run_requests, run_wrk
 
 REPORT = """\
 Running 2s test @ http://127.0.0.1:8080/predictions/echo
@@ -31,6 +34,11 @@ def test_result_line_is_read() -> None:
     assert result.errors == {}
 
 
+def test_bytes_are_counted_where_the_script_does() -> None:
+    assert parse(CLEAN).bytes_read == 0
+    assert parse(CLEAN.replace('"errors"', '"bytes": 123, "errors"')).bytes_read == 123
+
+
 def test_only_errors_that_happened_are_kept() -> None:
     spoiled = CLEAN.replace('"status": 0', '"status": 12').replace('"read": 0', '"read": 3')
     assert parse(REPORT + spoiled).errors == {"status": 12, "read": 3}
@@ -52,3 +60,40 @@ def test_wrk_that_reaches_nobody_is_an_error(tmp_path: Path) -> None:
     payload.write_bytes(b"hello")
     with pytest.raises(LoadFailed, match="wrk"):
         run_wrk("http://127.0.0.1:9/", payload, "text/plain", connections=1, seconds=1)
+
+
+class Counting(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.seen.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_whole_requests_are_sent_in_turn(tmp_path: Path) -> None:
+    numbers = [b"%03d" % number for number in range(1000)]
+    heads = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    (tmp_path / "requests").write_bytes(b"".join(heads + number for number in numbers))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/"
+        result = run_requests(url, tmp_path / "requests", len(heads) + 3, 1, 1)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert result.errors == {}
+    assert result.bytes_read > result.requests
+    first = numbers.index(Counting.seen[0])  # wrk looks at one or two itself
+    expected = (numbers * (len(Counting.seen) // 1000 + 2))[first:]
+    assert Counting.seen == expected[: len(Counting.seen)]

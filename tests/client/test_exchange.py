@@ -29,8 +29,10 @@ from torchkeep.runtime.sealed_messages import (
     AnswerSealer,
     InnerRequest,
     SealedMessageError,
+    Session,
     key_id,
     open_request,
+    session_id,
 )
 
 SECRET = b"what nobody else may see"
@@ -45,6 +47,7 @@ class SealedServer:
     identity: AttestedKey = field(default_factory=AttestedKey)
     hpke_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
     opened: list[InnerRequest] = field(default_factory=list)
+    sessions: dict[bytes, Session] = field(default_factory=dict)
     pieces: tuple[bytes, ...] = (ANSWER,)
     status: int = 201
     model: ModelClaim = MODEL
@@ -61,10 +64,16 @@ class SealedServer:
         parts = urlsplit(request.path)
         assert parts.query == ""
         name = key_id(self.hpke_key.public_key().public_bytes_raw())
-        if request.body[1:9] != name:
-            return 421, {}, b"another key"
         there = destination(request.method, parts.path)
-        inner = open_request(self.hpke_key, name, there, request.body)
+        session = self.sessions.get(session_id(request.body) or b"")
+        if session is not None:
+            inner = session.open(there, request.body)
+        elif request.body[1:9] != name:
+            return 421, {}, b"another key"
+        else:
+            inner = open_request(self.hpke_key, name, there, request.body)
+        if inner.wants_session:
+            self.sessions[inner.request_id] = Session(inner)
         self.opened.append(inner)
         headers = {name.decode(): value.decode("latin-1") for name, value in inner.headers}
         asked = Asked(
@@ -75,7 +84,7 @@ class SealedServer:
         receipt = self._receipt(headers.get(HEADER), asked)
         end = AnswerEnd([(HEADER.encode(), receipt.encode())] if receipt else [])
         sent = sealer.begin(head) + b"".join(sealer.body(piece) for piece in self.pieces)
-        return 200, {"Content-Type": ANSWER_TYPE}, self.tamper(sent + sealer.end(end))
+        return 200, {"Content-Type": ANSWER_TYPE}, self.tamper(sent + sealer.end(b"", end))
 
     def _plain(self, request: Received) -> Answer:
         parts = urlsplit(request.path)
@@ -206,11 +215,18 @@ def test_answer_in_the_clear_is_refused(client: Any, server: HttpServer) -> None
         client.predict("m", SECRET, content_type="text/plain")
 
 
+def test_predictions_after_the_first_are_in_its_session(client: Any, sealed: SealedServer) -> None:
+    for _ in range(3):
+        client.predict("m", SECRET, content_type="text/plain")
+    assert [request.wants_session for request in sealed.opened] == [True, False, False]
+
+
 def test_server_with_a_new_key_is_verified_and_asked_anew(
     client: Any, server: HttpServer, sealed: SealedServer
 ) -> None:
     client.predict("m", SECRET, content_type="text/plain")
     sealed.hpke_key = X25519PrivateKey.generate()
+    sealed.sessions.clear()
     server.attested = sealed.attested()
     assert client.predict("m", SECRET, content_type="text/plain").status_code == 201
     assert server.paths() == [

@@ -51,6 +51,12 @@ def test_each_scrape_counts_afterwards(ask: Any) -> None:
     assert body.splitlines()[2:] == [b'Requests2XX{Level="Host",Hostname="host",} 1.0']
 
 
+def test_what_the_connection_refused_counts_as_a_response(ask: Any) -> None:
+    app = metrics_app(Metrics("host"), ApiSettings())
+    app.refused(400)
+    assert b'Requests4XX{Level="Host",Hostname="host",} 1.0' in ask(app, "GET", "/metrics").body
+
+
 def app_of(port: str) -> Any:
     registry: Any = EmptyRegistry()
     metrics, settings = Metrics("host"), ApiSettings()

@@ -5,10 +5,12 @@ import json
 import queue
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import uvloop
+from tls_identities import TlsIdentity, tls_identity
 
 from torchkeep.frontend.exchange import EXCHANGE, Exchange
 from torchkeep.frontend.http_protocol import MAX_HEAD_BYTES, Limits
@@ -20,6 +22,9 @@ from torchkeep.runtime.logs import MARK, AccessLog
 DEADLINE_S = 10.0
 LIMIT = 1000
 Scope = dict[str, Any]
+# Of the test that runs; None where it talks plain HTTP.
+IDENTITY: ContextVar[TlsIdentity | None] = ContextVar("IDENTITY", default=None)
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class Echo:
@@ -73,7 +78,10 @@ async def listening(
     app: Any, limits: Limits | None = None, access_log: AccessLog | None = None
 ) -> AsyncIterator[Listener]:
     limits = limits or Limits(max_request_bytes=LIMIT, drain_grace_s=0.02)
-    listener = Listener(app, Address("http", "127.0.0.1", 0), limits, access_log)
+    tls = IDENTITY.get()
+    scheme = "https" if tls else "http"
+    context = tls.context if tls else None
+    listener = Listener(app, Address(scheme, "127.0.0.1", 0), limits, access_log, context)
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(listener.serve())
         await listener.wait_started()
@@ -85,17 +93,31 @@ async def listening(
 
 @asynccontextmanager
 async def connected(listener: Listener) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    tls = IDENTITY.get()
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", listener.port, ssl=tls.trusting if tls else None
+    )
     try:
         yield Client(reader, writer)
     finally:
         writer.transport.abort()
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[*LOOPS, "tls"])
 def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[Any]], Any]:
+    return runner(request.param)
+
+
+@pytest.fixture(params=LOOPS)
+def run_plain(request: pytest.FixtureRequest) -> Callable[[Awaitable[Any]], Any]:
+    """For clients that pause: asyncio's own lose the end of an answer over TLS then."""
+    return runner(request.param)
+
+
+def runner(kind: str) -> Callable[[Awaitable[Any]], Any]:
     def run_in_loop(main: Any) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
+        IDENTITY.set(tls_identity() if kind == "tls" else None)
+        with asyncio.Runner(loop_factory=LOOPS.get(kind, uvloop.new_event_loop)) as runner:
             return runner.run(main)
 
     return run_in_loop
@@ -250,11 +272,13 @@ def test_413_comes_before_the_body_does(run: Any) -> None:
 
 def test_expect_continue_is_answered_before_the_body(run: Any) -> None:
     async def main() -> None:
-        async with listening(Echo()) as listener, connected(listener) as client:
+        app = Echo()
+        async with listening(app) as listener, connected(listener) as client:
             client.send(b"PUT / HTTP/1.1\r\nExpect: 100-Continue\r\ncontent-length: 3\r\n\r\n")
             assert (await client.response())[0] == b"HTTP/1.1 100 Continue"
             client.send(b"abc")
             assert (await client.response())[2] == b"abc"
+        assert app.scopes[0]["spelled_headers"] == [(b"content-length", b"3")]
 
     run(main())
 
@@ -494,7 +518,7 @@ def test_client_that_does_not_read_is_cut_off(run: Any, status: int) -> None:
     run(main())
 
 
-def test_client_that_reads_slowly_gets_everything(run: Any) -> None:
+def test_client_that_reads_slowly_gets_everything(run_plain: Any) -> None:
     size = 20_000_000
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -510,7 +534,7 @@ def test_client_that_reads_slowly_gets_everything(run: Any) -> None:
                 await client.reader.readexactly(size // 10)
                 await asyncio.sleep(0.05)
 
-    run(main())
+    run_plain(main())
 
 
 def test_an_answer_that_was_cut_short_ends_in_a_reset(run: Any) -> None:
@@ -552,7 +576,7 @@ def test_client_that_stops_reading_a_stream_is_cut_off(run: Any, more_body: bool
     run(main())
 
 
-def test_client_that_reads_a_stream_slowly_gets_everything(run: Any) -> None:
+def test_client_that_reads_a_stream_slowly_gets_everything(run_plain: Any) -> None:
     size = 2_000_000
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -570,7 +594,7 @@ def test_client_that_reads_a_stream_slowly_gets_everything(run: Any) -> None:
                 await asyncio.sleep(0.1)
             assert await client.reader.readexactly(5) == b"0\r\n\r\n"
 
-    run(main())
+    run_plain(main())
 
 
 def test_slow_handler_is_not_a_slow_client(run: Any) -> None:
@@ -602,6 +626,49 @@ def test_access_line_has_no_query(run: Any) -> None:
     assert words[0].startswith("/127.0.0.1:")
     assert words[1:5] == ['"GET', "/p%20q", 'HTTP/1.1"', "404"]
     assert words[5].strip().isdigit()
+
+
+def test_access_line_tells_the_clients_version_of_http(run: Any) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    access_log = AccessLog(Bell(lines.put))
+
+    async def main() -> None:
+        serving = listening(Echo(), access_log=access_log)
+        async with serving as listener, connected(listener) as client:
+            client.send(b"GET / HTTP/1.0\r\n\r\n")
+            await client.response()
+
+    run(main())
+    assert ' "GET / HTTP/1.0" 200 ' in access_log.take()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "counted"),
+    [
+        (b"what is this\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\ncontent-length: 1001\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nexpect: nothing\r\n\r\n", None),
+    ],
+    ids=["malformed", "too large", "expectation"],
+)
+def test_malformed_http_has_an_access_line_and_is_counted_and_413_and_417_are_not(
+    run: Any, request_bytes: bytes, counted: int | None
+) -> None:
+    lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    access_log = AccessLog(Bell(lines.put))
+    refused: list[int] = []
+    app = Echo()
+    app.refused = refused.append  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        serving = listening(app, access_log=access_log)
+        async with serving as listener, connected(listener) as client:
+            client.send(request_bytes)
+            await client.response()
+
+    run(main())
+    assert refused == ([counted] if counted else [])
+    assert ('"GET /bad-request HTTP/1.1" 400 0\n' in access_log.take()) == (counted == 400)
 
 
 class Beginner(Echo):

@@ -53,6 +53,35 @@ def test_a_batch_takes_what_is_there_up_to_its_size() -> None:
     run(scenario)
 
 
+def test_a_description_is_always_alone_in_its_batch() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        filled(queue, "a", "b")
+        queue.put(Job(RequestInput("describe", {}, []), "default", describes=True))
+        filled(queue, "c")
+        assert names(await pulled(queue, 4, 5)) == ["a", "b"]  # which ends the wait
+        assert queue.take_predictions(9) == []
+        assert names(await pulled(queue, 4, 5)) == ["describe"]
+        assert names(await pulled(queue, 4, 0)) == ["c"]
+
+    run(scenario)
+
+
+def test_a_description_does_not_wait_for_clients_that_left() -> None:
+    async def scenario() -> None:
+        queue = JobQueue(10)
+        batch = pulled(queue, 4, 60)
+        (left,) = filled(queue, "a")
+        left.cancel()
+        gone, here = (Job(RequestInput(n, {}, []), "default", describes=True) for n in "xy")
+        gone.cancel()
+        queue.put(gone)
+        queue.put(here)
+        assert names(await batch) == ["y"]
+
+    run(scenario)
+
+
 def test_an_unfilled_batch_leaves_after_the_delay() -> None:
     async def scenario() -> None:
         queue = JobQueue(10)
@@ -182,9 +211,9 @@ def test_what_was_taken_may_be_put_back_in_order() -> None:
     queue = JobQueue(10)
     first, second, third = filled(queue, "a", "b", "c")
     first.cancel()
-    assert queue.take(1) == [second]
+    assert queue.take_predictions(1) == [second]
     queue.put_back([second])
-    assert queue.take(9) == [second, third]
+    assert queue.take_predictions(9) == [second, third]
 
 
 def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
@@ -289,6 +318,27 @@ def test_a_job_that_expires_fails_and_its_late_answer_is_dropped() -> None:
         assert (await other.reply()).body == b"in time"
 
     run(scenario)
+
+
+def test_a_request_dropped_for_its_clients_timeout_is_told_sent_or_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        sent, queued, taken_back = job("a"), job("b"), job("c")
+        sent.sent_at = taken_back.sent_at = 1.0
+        JobQueue(9).put_back([taken_back])
+        for late in (sent, queued, taken_back):
+            late.expire_in(0.01, ServiceUnavailable("too late"))
+        for late in (sent, queued, taken_back):
+            with pytest.raises(ServiceUnavailable):
+                await late.reply()
+
+    run(scenario)
+    assert caplog.messages == [
+        "Drop response for inference request a due to client timeout",
+        "Drop inference request b due to client timeout",
+        "Drop inference request c due to client timeout",
+    ]
 
 
 def test_a_stream_that_expires_breaks_off() -> None:

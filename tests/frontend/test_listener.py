@@ -1,6 +1,7 @@
 """Where a listener binds, and that draining loses no accepted request."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -82,6 +83,37 @@ def test_unix_socket(run: Any, tmp_path: Path) -> None:
             writer.write(REQUEST)
             assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
             writer.close()
+
+    run(main())
+
+
+def test_a_unix_socket_is_for_whom_the_umask_lets_in(run: Any, tmp_path: Path) -> None:
+    async def main() -> None:
+        before = os.umask(0o027)
+        try:
+            async with listening(hello, Address("unix", path=str(tmp_path / "s"))):
+                assert (tmp_path / "s").stat().st_mode & 0o777 == 0o750
+                assert os.umask(0o027) == 0o027
+        finally:
+            os.umask(before)
+
+    run(main())
+
+
+def test_a_unix_socket_goes_with_its_server_but_not_with_the_one_before(
+    run: Any, tmp_path: Path
+) -> None:
+    address = Address("unix", path=str(tmp_path / "s"))
+
+    async def main() -> None:
+        async with listening(hello, address):
+            pass
+        assert not (tmp_path / "s").exists()
+        async with listening(hello, address) as first, listening(hello, address):
+            first.begin_drain()  # as at a quick restart
+            while first.servers[0].is_serving():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            assert (tmp_path / "s").exists()
 
     run(main())
 

@@ -58,11 +58,14 @@ class FakeModel:
         self.begin_scale(min_workers, max_workers)
         return self.scale_status if min_workers else 200
 
-    def submit(self, request: RequestInput, version: str | None = None) -> Job:
+    def submit(
+        self, request: RequestInput, version: str | None = None, describes: bool = False
+    ) -> Job:
         if self.answer is None:
             raise ServiceUnavailable("no worker to serve inference request")
         self.requests.append(request)
-        job = Job(request, version or "default")
+        job = Job(request, version or "default", describes)
+        self.described = describes
         job.answer(self.answer)
         return job
 
@@ -416,7 +419,7 @@ def test_scale_of_a_version(ask: Any, app: Any, registry: FakeRegistry) -> None:
             "/models/m?min_worker=-2&max_worker=-1",
             500,
             "IndexOutOfBoundsException",
-            "Index -1 out of bounds for length 0",
+            "Index -1 out of bounds for length 0 : max_worker must be 0 or more",
         ),
         ("/models/x", 404, "ModelNotFoundException", "Model not found: x"),
         (
@@ -529,6 +532,7 @@ def test_customized_description(
     answer = ask(app, "GET", "/models/m?customized=true")
     assert model.requests[0].headers["describe"] == "True"
     assert model.requests[0].parameters == []
+    assert model.described
     assert answer.json[0].get("customizedMetadata") == metadata
     assert ("customizedMetadata" in answer.json[0]) == (metadata is not None)
     assert (answer.status, answer.reason, answer.headers["x"]) == (201, "", "y")

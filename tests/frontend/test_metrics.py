@@ -139,8 +139,28 @@ def test_a_series_seen_before_goes_on_as_it_began() -> None:
     metrics = Metrics("host")
     again = sample("C", kind="counter", value=2.0)
     metrics.worker_metrics([again, again, again])
-    metrics.worker_metrics([sample("C", kind="counter", value=float("inf")), sample("C")])
+    metrics.worker_metrics([sample("C", kind="counter", value=float("inf"))])
     assert lines(metrics, "C")[2:] == ['C{Level="Model",Hostname="host",} 6.0']
+
+
+def test_a_declared_metric_takes_samples_of_any_type_as_its_own() -> None:
+    spec = MetricSpec("Work", "gauge", "ms", ("Level",))
+    metrics = Metrics("vm", MetricsConfig({}, {"Work": spec}), "prometheus", False)
+    metrics.worker_metrics([sample(value=7.0), sample(kind="counter", value=4.0)])
+    assert lines(metrics, "Work")[2:] == ['Work{Level="Model",Hostname="vm",} 4.0']
+
+
+def test_the_first_line_of_an_auto_detected_metric_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics("vm")
+    with caplog.at_level("INFO"):
+        metrics.worker_metrics([sample(value=2.0), sample()])
+        metrics.worker_metrics([sample("Forged\nline")])
+    assert caplog.messages == [
+        "Registering auto detected backend metric: Work.ms:2.0|#Level:Model|#hostname:vm",
+        r"Registering auto detected backend metric: Forged\nline.ms:1.0|#Level:Model|#hostname:vm",
+    ]
 
 
 def test_other_spellings_of_a_series_take_no_memory() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
@@ -212,6 +213,76 @@ def test_a_worker_that_never_answers_is_killed(tmp_path: Path) -> None:
                 await submit(model, do="sleep", s=60).reply()
             assert raised.value.status == 500
             await until(lambda: not is_process(pid))
+
+    run(scenario)
+
+
+def test_a_description_may_take_longer_than_the_response_timeout(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, response_timeout_s=1, batch_size=4) as model:
+            pid = model.workers[0].pid
+            body = InputParameter("body", b'{"do": "sleep", "s": 1.5}')
+            described = model.submit(RequestInput("r", {}, [body]), describes=True)
+            job = submit(model, n=1)
+            assert (await answer(described))["batch"] == 1
+            assert (await answer(job))["pid"] == pid
+
+    run(scenario)
+
+
+def test_requests_sent_while_workers_load_wait_in_the_queue(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        slow_load = "import time; time.sleep(0.5)" + HANDLER
+        async with serving(tmp_path, slow_load, workers=0) as model:
+            model.begin_scale(1, 1)
+            job = submit(model, n=1)
+            assert len(model.queue) == 1
+            assert not model.is_ready
+            assert (await answer(job))["n"] == 1
+
+    run(scenario)
+
+
+def test_a_failed_worker_keeps_its_old_pid_until_the_new_process_has_its_own(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as model:
+            (worker,) = model.workers
+            old = worker.pid
+            os.kill(old, signal.SIGKILL)
+            await until(lambda: worker.state is WorkerState.STOPPED)
+            assert worker.pid == old
+            await until(lambda: worker.is_ready)
+            assert worker.pid != old
+
+    run(scenario)
+
+
+def test_after_the_retry_window_requests_are_accepted_and_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path, max_retry_timeout_s=0) as model:
+            os.kill(model.workers[0].pid, signal.SIGKILL)
+            await until(lambda: model.healthy_workers == 0)
+            job = submit(model)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(job.reply(), 0.1)
+            assert len(model.queue) == 1
+
+    run(scenario)
+
+
+def test_a_retry_scheduled_inside_the_window_runs_after_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (1.5,))
+
+    async def scenario() -> None:
+        async with serving(tmp_path, max_retry_timeout_s=1) as model:
+            os.kill(model.workers[0].pid, signal.SIGKILL)
+            await until(lambda: model.healthy_workers == 0)
+            await until(lambda: model.healthy_workers == 1)
+            assert model.is_ready
 
     run(scenario)
 

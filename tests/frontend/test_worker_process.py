@@ -4,16 +4,18 @@ import asyncio
 import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from torchkeep.frontend import batch_traffic
+from torchkeep.frontend import batch_traffic, worker_process
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
@@ -22,6 +24,7 @@ from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_metrics import MAX_WORKER_FAMILIES
 from torchkeep.frontend.worker_output import MODEL_LOG, WorkerOutput
+from torchkeep.frontend.worker_process import WORKER_LOG
 from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
@@ -185,7 +188,121 @@ def test_the_log_says_what_was_wrong_with_an_answer(caplog: pytest.LogCaptureFix
             await model.close()
 
     asyncio.run(scenario())
-    assert "W-9000-m_1.0: it answered requests that it was not given" in caplog.messages
+    assert "W-9000-m_1.0 it answered requests that it was not given" in caplog.messages
+
+
+STARTED = "W-9000-m_1.0 State change null -> WORKER_STARTED"
+LOADED = "W-9000-m_1.0 State change WORKER_STARTED -> WORKER_MODEL_LOADED"
+LOST = "9000 Worker disconnected. WORKER_MODEL_LOADED"
+STOPPED = "W-9000-m_1.0 State change WORKER_MODEL_LOADED -> WORKER_STOPPED"
+RETRY = "Retry worker: 9000 in 1 seconds."
+RESTARTED = "W-9000-m_1.0 State change WORKER_STOPPED -> WORKER_STARTED"
+TIMED_OUT = [
+    LOST,
+    "Number or consecutive unsuccessful inference 1",
+    "Backend worker error\norg.pytorch.serve.wlm.WorkerInitializationException:"
+    " Backend worker did not respond in given time",
+]
+DIED = [LOST, "the worker process ended with status 0"]
+LEAVING = [
+    "W-9000-m_1.0 State change WORKER_MODEL_LOADED -> WORKER_SCALED_DOWN",
+    "9000 Worker disconnected. WORKER_SCALED_DOWN",
+    "W-9000-m_1.0 State change WORKER_SCALED_DOWN -> WORKER_STOPPED",
+]
+
+
+def life_of_a_worker(caplog: pytest.LogCaptureFixture, *deeds: str, **spec: int) -> list[str]:
+    """What the log tells of a worker that fails once for each deed, serves, and is let go."""
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(*deeds, **spec)
+            await model.scale(1, 1)
+            for _ in deeds:
+                with pytest.raises(WorkerFailed):
+                    await model.submit(request()).reply()
+            assert (await model.submit(request()).reply()).body == b"fine"
+            await model.close()
+
+    with caplog.at_level(logging.DEBUG, WORKER_LOG.name):
+        asyncio.run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.name == WORKER_LOG.name]
+    assert all(line.startswith("W-9000-m_1.0 ") for line in lines)
+    told = [line.removeprefix("W-9000-m_1.0 ") for line in lines]
+    return [re.sub(r"timestamp: \d{13}$", "timestamp: T", one) for one in told if "pid" not in one]
+
+
+@pytest.mark.parametrize(
+    ("deed", "told"), [("sys.exit(0)", DIED), ("time.sleep(60)", TIMED_OUT)], ids=["died", "late"]
+)
+def test_the_life_of_a_worker_is_told_in_torchserves_lines(
+    deed: str, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert life_of_a_worker(caplog, deed, response_timeout_s=1) == [
+        STARTED,
+        LOADED,
+        *told,
+        STOPPED,
+        "Auto recovery start timestamp: T",
+        RETRY,
+        RESTARTED,
+        LOADED,
+        "Auto recovery succeeded, reset recoveryStartTS",
+        *LEAVING,
+    ]
+
+
+def test_consecutive_unsuccessful_inferences_are_counted_until_one_succeeds(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (0.01,))
+    late = "time.sleep(60)"
+    once = f"send(sealed(good(request))); request = receive(); {late}"
+    caplog.set_level(logging.DEBUG, WORKER_LOG.name)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(late, late, once, response_timeout_s=1)
+            await model.scale(1, 1)
+            for name in ("a", "b", "fine", "c"):
+                with suppress(WorkerFailed):
+                    await model.submit(request(name)).reply()
+            await model.close()
+
+    asyncio.run(scenario())
+    told = [text.rpartition(" ")[2] for text in caplog.messages if "Number or" in text]
+    assert told == ["1", "2", "1"]
+
+
+def test_a_worker_that_fails_again_is_retried_later_each_time_within_the_retry_window(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "BACKOFF_S", (0.01, 0.02, 0.03))
+    caplog.set_level(logging.DEBUG, WORKER_LOG.name)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60):
+            model = model_with(before_load="sys.exit(1)", max_retry_timeout_s=300)
+            assert await model.scale(1, 1) == 500
+            while not any("0.03 seconds" in text for text in caplog.messages):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert model.healthy_workers == 1
+            await model.close()
+
+    asyncio.run(scenario())
+    told = [text.removeprefix("W-9000-m_1.0 ") for text in caplog.messages]
+    assert [text for text in told if text.startswith(("Auto recovery f", "Retry"))][:5] == [
+        "Retry worker: 9000 in 0.01 seconds.",
+        "Auto recovery failed again",
+        "Retry worker: 9000 in 0.02 seconds.",
+        "Auto recovery failed again",
+        "Retry worker: 9000 in 0.03 seconds.",
+    ]
+
+
+def test_the_back_off_is_torchserves() -> None:
+    schedule = [1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597]
+    assert list(worker_process.BACKOFF_S) == schedule
 
 
 # Answers one request at once, which earns it others ahead, and has three when it goes on.
@@ -465,6 +582,54 @@ def test_output_is_logged_in_lines_without_control_characters(
     assert lines[-1] == "rest"
 
 
+def test_the_wait_of_a_request_is_counted_where_it_was_answered_with_a_prediction() -> None:
+    deed = f"send(sealed(Predictions(503, 'Prediction failed', [])))\nrequest = receive()\n{GOOD}"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            metrics = Metrics("host")
+            model = model_with(deed, metrics=metrics)
+            await model.scale(1, 1)
+            with pytest.raises(WorkerFailed):
+                await model.submit(request()).reply()
+            await model.submit(request(), describes=True).reply()
+            assert "QueueTime{" not in metrics.text().decode()
+            await model.submit(request()).reply()
+            await model.close()
+            text = metrics.text().decode()
+            assert 'QueueTime{Level="Host",Hostname="host",} 0.0\n' in text
+            assert text.count("ts_queue_latency_microseconds{") == 1
+
+    asyncio.run(scenario())
+
+
+def test_printed_metrics_are_taken_and_stay_out_of_the_model_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    printed = (
+        "[METRICS]Work.Count:2|#Level:Model|#type:COUNTER|#hostname:vm,1717105307",
+        "[METRICS]Work.Count:nan|#Level:Model|#type:COUNTER|#hostname:vm,1717105307",
+        "plain",
+    )
+    deed = f"print({os.linesep.join(printed)!r}, flush=True)\n{GOOD}"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            metrics = Metrics("host")
+            model = model_with(deed, metrics=metrics)
+            await model.scale(1, 1)
+            await model.submit(request()).reply()
+            await model.close()
+            assert 'Work{Level="Model",Hostname="host",} 2.0\n' in metrics.text().decode()
+
+    caplog.set_level(logging.INFO, MODEL_LOG.name)
+    asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records if record.name == MODEL_LOG.name]
+    assert told == ["W-9000-m_1.0-stdout plain"]
+    error = f'W-9000-m_1.0-stdout Failed to parse metrics line: "{printed[1]}".'
+    assert error in caplog.messages
+
+
 def test_a_flood_of_output_neither_holds_up_the_loop_nor_the_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -507,7 +672,6 @@ def test_a_stopped_worker_has_ended_even_if_it_ignores_its_connection() -> None:
 def test_a_reply_that_comes_too_late_answers_nobody() -> None:
     async def scenario() -> None:
         async with asyncio.timeout(30):
-            # Late by less than the time that an exit status is waited for.
             model = model_with("time.sleep(0.1); send(sealed(good(request)))", response_timeout_s=0)
             assert await model.scale(1, 1) == 200
             with pytest.raises(WorkerFailed, match="Worker died"):

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import logging
 import os
 import socket
 import ssl
@@ -288,6 +289,22 @@ def names(**addresses: str) -> Reach:
 
 def get(url: str, target: Path, reach: Reach | None = None) -> None:
     download(url, target, 1000, lambda url: None, reach=reach or Reach())
+
+
+def test_a_download_that_takes_a_while_says_how_far_it_is(
+    server: Server,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = server.url("/m.mar?signature=secret")
+    with caplog.at_level(logging.INFO):
+        get(url, target)
+        assert caplog.messages == []
+        target.unlink()
+        monkeypatch.setattr("torchkeep.modelstore.download.PROGRESS_AFTER_S", 0.0)
+        get(url, target)
+    assert caplog.messages == ["downloading m.mar: 0.0 of 0.0 MB in 0 s"]
 
 
 def test_a_forbidden_place_is_told_in_words(target: Path) -> None:

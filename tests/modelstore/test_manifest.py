@@ -87,12 +87,15 @@ def test_numbers_are_read_as_they_are_written() -> None:
     ],
 )
 def test_what_is_no_manifest_is_refused(text: bytes) -> None:
-    assert refusal(text) == "Failed to parse signature.json."
+    assert refusal(text).startswith("Failed to parse signature.json. MAR-INF/MANIFEST.json: ")
 
 
 @pytest.mark.parametrize("runtime", [b'"perl"', b'""', b"null", b"3", b'"PYTHON"'])
 def test_an_unknown_runtime_is_refused(runtime: bytes) -> None:
-    assert refusal(b'{"runtime": %s}' % runtime) == "Runtime is not defined or invalid."
+    assert refusal(b'{"runtime": %s}' % runtime) == (
+        "Runtime is not defined or invalid. "
+        "MAR-INF/MANIFEST.json: runtime may be python, python3, LSP"
+    )
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,12 @@ def test_parallel_level_counts_only_with_a_parallel_type() -> None:
     assert parse("{parallelLevel: 4, parallelType: TP}").parallel_level == 4
 
 
+def test_parallel_type_counts_only_with_a_parallel_level() -> None:
+    assert parse("parallelType: pp").parallel_type == ""
+    assert parse("{parallelLevel: 0, parallelType: pp}").parallel_type == ""
+    assert parse("{parallelLevel: 1, parallelType: pp}").parallel_type == "pp"
+
+
 def test_torchrun_sets_the_parallel_level() -> None:
     config = parse("{parallelType: pp, parallelLevel: 9, torchrun: {nproc-per-node: 4, odd: 1}}")
     assert config.parallel_level == 4

@@ -1,5 +1,6 @@
 """Every key of config.properties: its default, its sources, and what a wrong value says."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -192,6 +193,85 @@ def test_allowed_urls_need_both_locks_open(files: Files, lines: list[str], expec
     assert files.load(*lines, environ={"TS_ALLOWED_URLS": "env"}).allowed_urls == [expected]
 
 
+# Every key with its default, another value, and whether a variable named TS_ and the key sets it.
+KEYS = [
+    ("inference_address", "http://127.0.0.1:8080", "http://127.0.0.1:1", True),
+    ("management_address", "http://127.0.0.1:8081", "http://127.0.0.1:1", True),
+    ("metrics_address", "http://127.0.0.1:8082", "http://127.0.0.1:1", True),
+    ("grpc_inference_address", "127.0.0.1", "0.0.0.0", True),
+    ("grpc_inference_port", "7070", "1", True),
+    ("grpc_management_address", "127.0.0.1", "0.0.0.0", True),
+    ("grpc_management_port", "7071", "1", True),
+    ("grpc_inference_max_connection_age_ms", "None", "1", True),
+    ("grpc_management_max_connection_age_ms", "None", "1", True),
+    ("grpc_inference_max_connection_age_grace_ms", "None", "1", True),
+    ("grpc_management_max_connection_age_grace_ms", "None", "1", True),
+    ("enable_grpc_ssl", "False", "true", True),
+    ("model_store", "None", "/store", True),
+    ("workflow_store", "None", "/store", True),
+    ("load_models", "[]", "all", True),
+    ("default_workers_per_model", "None", "3", True),
+    ("default_response_timeout", "120", "3", True),
+    ("default_startup_timeout", "120", "3", True),
+    ("unregister_model_timeout", "120", "3", True),
+    ("job_queue_size", "100", "3", True),
+    ("number_of_gpu", "0", "3", True),
+    ("number_of_netty_threads", "0", "3", True),
+    ("netty_client_threads", "0", "3", True),
+    ("max_request_size", "6553500", "3", True),
+    ("max_response_size", "6553500", "3", True),
+    ("limit_max_image_pixels", "True", "false", True),
+    ("decode_input_request", "True", "false", True),
+    ("default_service_handler", "None", "h.py", True),
+    ("service_envelope", "None", "body", True),
+    ("install_py_dep_per_model", "False", "true", True),
+    ("blacklist_env_vars", "", "A.*", True),
+    ("enable_metrics_api", "True", "false", True),
+    ("metrics_config", "None", "/m.yaml", True),
+    ("metrics_mode", "log", "legacy", True),
+    ("model_metrics_auto_detect", "False", "true", True),
+    ("disable_system_metrics", "False", "true", True),
+    ("metric_time_interval", "60", "3", False),
+    ("system_metrics_cmd", "", "c", False),
+    ("cors_allowed_origin", "None", "*", True),
+    ("cors_allowed_methods", "None", "GET", True),
+    ("cors_allowed_headers", "None", "X-A", True),
+    ("keystore", "None", "/k", True),
+    ("keystore_pass", "changeit", "p", True),
+    ("keystore_type", "PKCS12", "JKS", True),
+    ("private_key_file", "None", "/k", True),
+    ("certificate_file", "None", "/c", True),
+    ("async_logging", "False", "true", True),
+    ("prefer_direct_buffer", "False", "true", True),
+    ("debug", "False", "true", True),
+    ("initial_worker_port", "9000", "3", True),
+    ("initial_distribution_port", "29500", "3", True),
+    ("cpp_log_config", "None", "/c", True),
+    ("ipex_enable", "None", "true", True),
+    ("ipex_gpu_enable", "False", "true", True),
+    ("cpu_launcher_enable", "False", "true", True),
+    ("cpu_launcher_args", "None", "--ninstances 1", True),
+    ("disable_token_authorization", "False", "true", True),
+    ("enable_model_api", "False", "true", True),
+    ("use_native_io", "True", "false", False),
+    ("io_ratio", "50", "3", False),
+    ("vmargs", "None", "-Xmx1g", False),
+    ("plugins_path", "[]", "['/p']", False),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "default", "other", "has_variable"), KEYS, ids=[row[0] for row in KEYS]
+)
+def test_default_and_variable_of_each_key(
+    files: Files, key: str, default: str, other: str, has_variable: bool
+) -> None:
+    assert str(getattr(Config(), key)) == default
+    assert str(getattr(files.load(f"{key}={other}"), key)) != default
+    config = files.load("enable_envvars_config=true", environ={f"TS_{key.upper()}": other})
+    assert (str(getattr(config, key)) != default) == has_variable
+
+
 def test_keys_that_have_no_variable(files: Files) -> None:
     environ = {"TS_MODELS": "{", "TS_METRIC_TIME_INTERVAL": "5", "TS_VMARGS": "-Xmx1g"}
     config = files.load("enable_envvars_config=true", environ=environ)
@@ -287,7 +367,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("max_request_size=2147483648", 'For input string: "2147483648"'),
         ("initial_worker_port=65536", 'For input string: "65536"'),
         ("grpc_inference_port=" + "1" * 5000, 'For input string: "1'),
-        ("enable_metrics_api=yes", 'For input string: "yes"'),
+        ("require_sealed_models=yes", 'For input string: "yes"'),
         ("inference_address=ftp://x", "Invalid binding address: ftp://x"),
         ("metrics_address=http://h:65536", "Invalid port number: http://h:65536"),
         ("blacklist_env_vars=(", "Invalid regular expression: ("),
@@ -297,7 +377,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("models=[]", "Not an object of models"),
         ('models={"m": 1}', "m is no object of versions"),
         ('models={"m": {"1.0": 1}}', "m.1.0 is no object of settings"),
-        ('models={"m": {"1.0": {"minWorkers": "1"}}}', "m.1.0.minWorkers is no whole number"),
+        ('models={"m": {"1.0": {"minWorkers": "x"}}}', "m.1.0.minWorkers is no whole number"),
+        ('models={"m": {"1.0": {"minWorkers": 1.5}}}', "m.1.0.minWorkers is no whole number"),
         ('models={"m": {"1.0": {"batchSize": true}}}', "m.1.0.batchSize is no whole number"),
     ],
 )
@@ -319,11 +400,36 @@ def test_the_complaint_in_full(files: Files) -> None:
 
 def test_an_ill_typed_variable_is_named(files: Files) -> None:
     complaint = files.complaint(
-        "enable_envvars_config=true", environ={"TS_IO": "", "TS_DEBUG": "1"}
+        "enable_envvars_config=true", environ={"TS_IO": "", "TS_JOB_QUEUE_SIZE": "x"}
     )
     assert complaint == (
-        'For input string: "1" (environment variable TS_DEBUG: debug must be true or false)'
+        'For input string: "x" (environment variable TS_JOB_QUEUE_SIZE: job_queue_size must be a'
+        " whole number from 1 up)"
     )
+
+
+def test_what_is_neither_true_nor_false_is_false_as_in_torchserve_and_told(files: Files) -> None:
+    config = files.load(
+        "limit_max_image_pixels=yes",
+        "enable_envvars_config=TRUE",
+        environ={"TS_ENABLE_METRICS_API": "1"},
+    )
+    assert not config.limit_max_image_pixels
+    assert not config.enable_metrics_api
+    assert config.warnings == [
+        'config.properties, line 1: limit_max_image_pixels is "yes", which is neither true nor'
+        " false; as in TorchServe it counts as false",
+        'environment variable TS_ENABLE_METRICS_API: enable_metrics_api is "1", which is neither'
+        " true nor false; as in TorchServe it counts as false",
+    ]
+    assert config.given["limit_max_image_pixels"] == "yes"  # which is what a snapshot keeps
+
+
+def test_an_environment_that_is_opened_with_another_word_than_true_stays_closed(
+    files: Files,
+) -> None:
+    config = files.load("enable_envvars_config=1", environ={"TS_JOB_QUEUE_SIZE": "5"})
+    assert config.job_queue_size == 100
 
 
 def test_a_bad_escape_names_file_and_line(files: Files) -> None:
@@ -337,9 +443,19 @@ def test_a_home_that_does_not_exist(files: Files) -> None:
     assert complaint.startswith("Model server home not exist: /nowhere (")
 
 
+def test_a_home_of_the_file_is_not_looked_for(files: Files) -> None:
+    config = files.load("model_server_home=/nowhere")
+    assert config.in_vain == ["model_server_home (it only has to exist)"]
+
+
 def test_models_are_parsed(files: Files) -> None:
     config = files.load('models={"m": {"1.0": {"minWorkers": 2, "marName": "m.mar"}}}')
     assert config.models["m"]["1.0"]["minWorkers"] == 2
+
+
+def test_numbers_of_models_may_be_texts(files: Files) -> None:
+    config = files.load('models={"m": {"1.0": {"minWorkers": "2", "batchSize": 3.0}}}')
+    assert config.models["m"]["1.0"] == {"minWorkers": 2, "batchSize": 3}
 
 
 # What is said about it.
@@ -364,8 +480,36 @@ def test_an_unknown_metrics_mode_falls_back(files: Files) -> None:
 
 def test_keys_set_in_vain_are_named(files: Files) -> None:
     flags = Flags(log_config="log4j2.xml")
-    config = files.load("vmargs=-Xmx1g", "job_queue_size=1", "debug=false", flags=flags)
-    assert config.no_effect == ["debug", "vmargs"]
+    config = files.load(
+        "vmargs=-Xmx1g", "job_queue_size=1", "initial_distribution_port=1", flags=flags
+    )
+    assert config.no_effect == ["initial_distribution_port"]
+    assert config.in_vain == ["vmargs (Java's)"]
+
+
+JAVA = ("number_of_netty_threads", "netty_client_threads", "prefer_direct_buffer", "use_native_io")
+
+
+@pytest.mark.parametrize("name", [*JAVA, "io_ratio", "vmargs"])
+def test_keys_of_java_are_accepted_and_said_to_have_no_effect(files: Files, name: str) -> None:
+    value = {"prefer_direct_buffer": "true", "use_native_io": "false"}.get(name, "32")
+    config = files.load(f"{name}={value}")
+    assert config.in_vain == [f"{name} (Java's)"]
+    assert config.no_effect == []
+    assert config.warnings == []
+
+
+def test_what_a_snapshot_notes_nobody_set_in_vain(files: Files) -> None:
+    notes = ("python=/usr/bin/python3", "number_of_gpu=0", 'model_snapshot={"models": {}}')
+    assert files.load(*notes).in_vain == []
+    assert files.load("use_native_io=true", "async_logging=false").in_vain == []
+    assert files.load(notes[0]).in_vain == ["python (it is the server's own)"]
+
+
+@pytest.mark.parametrize(("value", "count"), [("True", 1), ("TRUE", 1), ("1", 0), ("", 0)])
+def test_profiling_that_does_not_happen_is_warned_of(files: Files, value: str, count: int) -> None:
+    warnings = files.load(environ={"TS_BENCHMARK": value}).warnings
+    assert ["TS_BENCHMARK" in one for one in warnings] == [True] * count
 
 
 def test_what_is_not_served_yet() -> None:
@@ -448,7 +592,8 @@ def test_every_flag_reaches_its_key(tmp_path: Path) -> None:
         disable_token_authorization=True,
         enable_model_api=True,
         snapshots=FileSnapshots(tmp_path / "logs" / "config"),
-        no_effect=["workflow_store", "cpp_log_config"],
+        no_effect=["workflow_store"],
+        in_vain=["cpp_log_config (no C++ backend here)"],
     )
 
 
@@ -484,3 +629,11 @@ def test_trusted_models_that_could_be_misread(files: Files, value: str, reason: 
     complaint = files.complaint(f"trusted_models={value}")
     assert reason in complaint
     assert "line 1: trusted_models must be JSON" in complaint
+
+
+def test_the_documentation_names_what_never_has_an_effect() -> None:
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    table = page.read_text().partition("## Without any effect")[2].partition("\n## ")[0]
+    keys = {one.name: one.metadata["key"] for one in fields(Config) if "key" in one.metadata}
+    never = {name for name, key in keys.items() if key.in_vain}
+    assert set(re.findall(r"`([a-z_]+)`", table)) == never | {"system_metrics_cmd"}

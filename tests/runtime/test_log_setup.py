@@ -60,6 +60,8 @@ def speak(outlet: Outlet) -> None:
         logging.getLogger("torchkeep.frontend.x").info("worker %s ready", "W-9000-m_1.0")
         logging.getLogger("torchkeep.frontend.x").warning("careful\x1b[2J")
         logging.getLogger("library").info("chatter")
+        life = "%s %s", "W-9000-m_1.0", "W-9000-m_1.0 State change null -> WORKER_STARTED"
+        logging.getLogger("torchkeep.worker").debug(*life)
         model = logging.getLogger("torchkeep.model")
         model.info("%s %s", "W-9000-m_1.0-stdout", "hello stdout")
         model.warning("%s %s", "W-9000-m_1.0-stderr", "hello stderr")
@@ -90,6 +92,8 @@ def test_each_file_has_torchserves_lines(tmp_path: Path, stream: io.StringIO) ->
             "STAMP [INFO ] MainThread torchkeep.start - Model server started.",
             "STAMP [INFO ] MainThread torchkeep.frontend.x - worker W-9000-m_1.0 ready",
             r"STAMP [WARN ] MainThread torchkeep.frontend.x - careful\x1b[2J",
+            "STAMP [DEBUG] W-9000-m_1.0 torchkeep.worker - W-9000-m_1.0 State change null ->"
+            " WORKER_STARTED",
             *model,
             'STAMP [INFO ] MainThread ACCESS_LOG - /127.0.0.1:36270 "GET /models HTTP/1.1" 200 2',
         ]
@@ -297,6 +301,8 @@ def test_a_configuration_that_cannot_be_applied_stops_the_start(
         ("root: {}", "is no Python logging configuration: expected a yaml map with `version: 1`"),
         ("- 1", "is no Python logging configuration"),
         ("a: [", "is no yaml"),
+        ("version: !!int x", "is no yaml"),
+        ("a: " + "[" * 5000, "is no yaml"),
     ],
 )
 def test_a_file_that_is_no_configuration_stops_the_start(

@@ -38,12 +38,12 @@ def access(log: AccessLog, path: bytes = b"/models") -> None:
 def test_an_access_line_in_torchserves_pattern(stream: io.StringIO) -> None:
     with configure_logging(Stdout(stream)) as logs:
         access(logs.access)
-        logs.access.add(None, "PUT", b"/", 404, 0.2)  # over a unix socket
+        logs.access.add(None, "PUT", b"/", 404, 0.2, "1.0")  # over a unix socket
     pattern = (
         STAMP + r" \[INFO \] MainThread ACCESS_LOG - "
         r'/127\.0\.0\.1:36270 "GET /models HTTP/1\.1" 200 2\n'
         + STAMP
-        + r' \[INFO \] MainThread ACCESS_LOG - 127\.0\.0\.1 "PUT / HTTP/1\.1" 404 0\n'
+        + r' \[INFO \] MainThread ACCESS_LOG - 127\.0\.0\.1 "PUT / HTTP/1\.0" 404 0\n'
     )
     assert re.fullmatch(pattern, stream.getvalue())
 
@@ -108,6 +108,16 @@ def test_of_a_worker_the_warnings_are_written(stream: io.StringIO) -> None:
     (line,) = stream.getvalue().splitlines()
     # TorchServe: the pipe stands where the thread is named
     assert line.endswith("[WARN ] W-9000-m_1.0-stderr MODEL_LOG - Traceback")
+
+
+def test_of_a_workers_life_only_the_warnings_are_written(stream: io.StringIO) -> None:
+    with configure_logging(Stdout(stream)):
+        worker = logging.getLogger("torchkeep.worker")
+        worker.debug("%s %s", "W-9000-m_1.0", "W-9000-m_1.0 State change A -> B")
+        worker.info("%s %s", "W-9000-m_1.0", "9000 Worker disconnected. B")
+        worker.warning("%s %s", "W-9000-m_1.0", "Retry worker: 9000 in 1 seconds.")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("[WARN ] W-9000-m_1.0 torchkeep.worker - Retry worker: 9000 in 1 seconds.")
 
 
 def test_a_traceback_keeps_its_lines(stream: io.StringIO) -> None:

@@ -1,6 +1,7 @@
 """Snapshots as text: what TorchServe wrote can be read, and what we write reads the same."""
 
 import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def test_a_snapshot_is_written_as_torchserve_writes_it() -> None:
     theirs = theirs.replace(f"{created}-shutdown.cfg", "n.cfg")
     theirs = theirs.replace("20261125063454845-shutdown.cfg", "n.cfg")
     assert lines[2] == theirs
+
+
+def test_a_parallel_level_is_written_where_there_is_one() -> None:
+    text = format_snapshot("n.cfg", NOW, {}, [ECHO, replace(ECHO, version="2", parallel_level=4)])
+    assert text.count("parallelLevel") == 1
+    assert r'"runtimeType"\: "python",\n        "parallelLevel"\: 4\n      }' in text
 
 
 def test_versions_of_a_model_stand_together() -> None:

@@ -149,7 +149,12 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
         " [INFO ] MainThread torchkeep.start - Model server started.",
         " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - hello stdout",
         " [INFO ] MainThread ACCESS_LOG - /127.0.0.1:",
-        "worker W-9000-metered_1.0 ready",
+        " - Model metered loaded.",
+        " [DEBUG] W-9000-metered_1.0 torchkeep.worker - W-9000-metered_1.0 State change"
+        " WORKER_STARTED -> WORKER_MODEL_LOADED",
+        " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - Torch worker started.",
+        f" MODEL_LOG - [PID]{server.workers('metered')[0]['pid']}",
+        " [INFO ] W-9000-metered_1.0-stdout MODEL_LOG - Connection accepted: ",
         " torchkeep.runtime - \nTorchserve version: 0.12.0\nTS Home: ",
     ):
         assert text in ts_log
@@ -158,6 +163,8 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
     assert "MODEL_LOG - hello stderr" in stdout
     assert "hello stdout" not in stdout
     assert "PredictionTime" not in stdout
+    for told_in_the_file_only in ("State change", "Torch worker started", "metered loaded"):
+        assert told_in_the_file_only not in stdout
 
 
 def test_no_log_holds_a_payload_a_query_or_a_header(metered: Start, poll: Any) -> None:

@@ -1,6 +1,7 @@
 """`torchserve --stop`: under load it loses no accepted request, and it leaves nothing."""
 
 import http.client
+import ssl
 import subprocess
 import sys
 import threading
@@ -37,9 +38,11 @@ def store(tmp_path: Path) -> Path:
 class Client(threading.Thread):
     """Sends requests, each on a connection of its own, until it is refused one."""
 
-    def __init__(self, address: str, number: int) -> None:
+    def __init__(self, server: Any, number: int) -> None:
         super().__init__()
-        self.address = address
+        self.scheme, _, self.address = server.inference.partition("://")
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
         self.number = number
         self.outcomes: Counter[str] = Counter()
 
@@ -49,7 +52,7 @@ class Client(threading.Thread):
         while time.monotonic() < deadline:
             count += 1
             body = f"{self.number}.{count}".encode()
-            connection = http.client.HTTPConnection(self.address, timeout=30)
+            connection = self.connection()
             try:
                 connection.connect()
             except ConnectionRefusedError:
@@ -66,6 +69,11 @@ class Client(threading.Thread):
             finally:
                 connection.close()
 
+    def connection(self) -> http.client.HTTPConnection:
+        if self.scheme == "http":
+            return http.client.HTTPConnection(self.address, timeout=30)
+        return http.client.HTTPSConnection(self.address, timeout=30, context=self.tls)
+
 
 def torchserve(server: Any, *args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -79,17 +87,18 @@ def torchserve(server: Any, *args: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_stop_under_load_loses_no_accepted_request(
-    store: Path, server_factory: Callable[..., Any], poll: Callable[..., Any]
+    store: Path, server_factory: Callable[..., Any], poll: Callable[..., Any], scheme: str
 ) -> None:
-    server = server_factory(models=["slow.mar"], store=store)
+    server = server_factory(models=["slow.mar"], store=store, inference_scheme=scheme)
     server.wait_until_ready("slow")
     pid_file = server.temp / ".model_server.pid"
     assert pid_file.read_text().split()[0] == str(server.pid)
     (server.workdir / "key_file.json").write_text("{}")
     family = server.descendants()
     assert family
-    clients = [Client(server.inference.removeprefix("http://"), n) for n in range(16)]
+    clients = [Client(server, n) for n in range(16)]
     for client in clients:
         client.start()
     poll(lambda: sum(c.outcomes["answered"] for c in clients) > 50, "requests flow")
@@ -121,6 +130,14 @@ def test_stop_when_nothing_runs(tmp_path: Path, server_factory: Callable[..., An
     server.stop()
     answer = torchserve(server, "--stop")
     assert (answer.returncode, answer.stdout) == (0, "TorchServe is not currently running.\n")
+
+
+def test_a_place_for_a_socket_that_is_not_there_stops_the_start(server_factory: Any) -> None:
+    config = {"management_address": "unix:/nowhere/x.sock"}
+    server = server_factory(config=config, is_expected_to_start=False)
+    assert server.process.wait(60) == 1
+    said = "Failed to bind to address: unix:/nowhere/x.sock: No such file or directory\n"
+    assert said in server.log_text()
 
 
 def test_a_taken_port_stops_the_start(tmp_path: Path, server_factory: Callable[..., Any]) -> None:
