@@ -4,15 +4,17 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-long bench lint format lock clean
+.PHONY: help setup serve test test-long bench conformance conformance-docs lint format lock clean
 
 PYTHON ?= python3
 ENGINE ?=
 # First of three ports for `make serve`; empty is TorchServe's 8080-8082.
 PORTS_FROM ?=
-# For `make bench`: an environment with TorchServe (empty: one is made under build/), a
-# directory with transformers, and further options (bench/README.md).
+# For `make conformance` and `make bench`: an environment with TorchServe (empty: one is made
+# under build/). For conformance: scenarios that have this in their names. For bench: a directory
+# with transformers, and further options (bench/README.md).
 REFERENCE ?=
+ONLY ?=
 TRANSFORMERS ?=
 OPTIONS ?=
 BIN := .venv/bin
@@ -23,6 +25,7 @@ help:
 	@echo 'make test       lint, types, tests, coverage (under 10 minutes)'
 	@echo 'make test-long  what takes longer, and the tests that need no torch without torch'
 	@echo 'make bench      compare with the real TorchServe (bench/README.md; about 15 minutes)'
+	@echo 'make conformance  ask the real TorchServe and Torchkeep the same (docs/conformance.md)'
 	@echo 'make setup      only the set-up: .venv with locked dependencies'
 	@echo 'make lint       ruff and mypy;  make format  apply ruff'
 	@echo 'make lock       renew requirements/ (needs uv);  make clean  remove what make made'
@@ -76,6 +79,13 @@ test-torch-free:
 bench: setup
 	$(BIN)/python -m bench.run $(if $(REFERENCE),--reference '$(REFERENCE)') \
 		$(if $(TRANSFORMERS),--transformers '$(TRANSFORMERS)') $(OPTIONS)
+
+conformance: setup
+	@$(BIN)/python -m conformance.run $(if $(REFERENCE),--reference '$(REFERENCE)') \
+		$(if $(ONLY),--only '$(ONLY)')
+
+conformance-docs: setup
+	$(BIN)/python -m conformance.documents
 
 # Universal locks: versions and hashes for every platform. Already locked versions stay
 # unless UPGRADE=--upgrade is given.

@@ -28,9 +28,16 @@ def missing_programs() -> list[str]:
     lines = []
     if shutil.which("wrk") is None:
         lines.append("wrk is not installed: apt-get install wrk")
-    if java_version() < JAVA_VERSION:
-        lines.append("TorchServe needs Java 17: apt-get install openjdk-17-jre-headless")
+    if missing := java_missing():
+        lines.append(missing)
     return lines
+
+
+def java_missing() -> str | None:
+    """What to install where there is no Java that TorchServe runs on; None where there is."""
+    if java_version() >= JAVA_VERSION:
+        return None
+    return "TorchServe needs Java 17: apt-get install openjdk-17-jre-headless"
 
 
 def java_version() -> int:

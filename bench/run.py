@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     build_dir: Path = options.build_dir.resolve()
     build_dir.mkdir(parents=True, exist_ok=True)
     try:
-        theirs = reference(options.reference, build_dir) / "bin"
+        theirs = reference(options.reference, ROOT / "build") / "bin"
     except ReferenceMissing as error:
         say(str(error))
         return 1

@@ -114,10 +114,10 @@ class Metrics:
         self._requests((model, version, self._hostname), 1)
 
     def inference_latency(self, model: str, version: str, seconds: float) -> None:
-        self._inference_latency((model, version, self._hostname), round(seconds * 1e6))
+        self._inference_latency((model, version, self._hostname), round(seconds * 1e9) / 1e3)
 
     def queue_latency(self, model: str, version: str, seconds: float) -> None:
-        self._queue_latency((model, version, self._hostname), round(seconds * 1e6))
+        self._queue_latency((model, version, self._hostname), round(seconds * 1e9) / 1e3)
         self._queue_time(self._host, int(seconds * 1e3))
 
     def batch_overhead(self, seconds: float) -> None:

@@ -356,8 +356,6 @@ class ModelRegistry:
         if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
             response_timeout_s = startup_timeout_s = UNLIMITED_S
         min_workers, max_workers = self._workers(asked, model_dir, configured)
-        # TorchServe: a time after which sequences end is enough for these to be described
-        has_sequences = config.sequence_batching or config.sequence_max_idle_ms > 0
         batch_size = asked.batch_size
         if batch_size is None or batch_size == UNSET_BATCH_SIZE:
             batch_size = config.batch_size or _positive(configured.get("batchSize")) or 1
@@ -408,9 +406,10 @@ class ModelRegistry:
             stateful=config.sequence_batching,
             sequence_max_idle_ms=config.sequence_max_idle_ms,
             sequence_timeout_ms=config.sequence_timeout_ms,
-            max_num_sequence=config.max_num_sequence if has_sequences else 0,
+            # TorchServe: only where sequences may be idle for a time, whether there are any or not
+            max_num_sequence=config.max_num_sequence if config.sequence_max_idle_ms else 0,
             max_sequence_job_queue_size=(
-                config.max_sequence_job_queue_size if has_sequences else 0
+                config.max_sequence_job_queue_size if config.sequence_max_idle_ms else 0
             ),
         )
 

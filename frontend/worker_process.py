@@ -71,6 +71,7 @@ class WorkerProcess:
         self.state = WorkerState.STARTED
         self.started_at = time.time()
         self.load_s: float | None = None
+        self._loaded_at = 0.0
         self.engine = ""  # what runs the model, in one line
         self.last_error = ""
         self.failed_status = 500
@@ -208,7 +209,8 @@ class WorkerProcess:
         began = monotonic()
         self.pid = await life.fork()
         loaded = await life.load()
-        self.load_s = monotonic() - began
+        self._loaded_at = monotonic()
+        self.load_s = self._loaded_at - began
         self.engine = loaded.engine
         if loaded.threads > 0:
             self._plan.admit(self.pid, loaded.threads)
@@ -226,6 +228,8 @@ class WorkerProcess:
         self._failing_since = None
         self._failures = 0
         self._metrics.worker_loaded(self.name, self.load_s)
+        # TorchServe: a load takes time beside the worker's own, as a batch does
+        self._metrics.batch_overhead(monotonic() - self._loaded_at)
         self._tell(logging.INFO, f"ready in {self.load_s:.2f} s (pid {self.pid})")
         if not self.first_outcome.done():
             self.first_outcome.set_result(200)

@@ -19,7 +19,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -106,12 +106,13 @@ class Destination:
 class InnerRequest:
     """A request as it was before it was sealed."""
 
-    response_key: bytes  # fresh for each request; whoever has it can read and make the answer
+    # Fresh for each request; whoever has it can read and make the answer.
+    response_key: bytes = field(repr=False)
     time_ms: int  # since 1970, by the client's clock
     request_id: bytes  # random
     headers: Sequence[Header]
     query: str
-    body: Buffer
+    body: Buffer = field(repr=False)
     wants_session: bool = False
 
 

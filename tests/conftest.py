@@ -24,6 +24,12 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("busy")
 
+# `bench` and `conformance` are programs beside the package: only tests import them. Last, so
+# that no other name changes its meaning by it.
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.append(ROOT)
+
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
 
@@ -111,8 +117,12 @@ class Server:
         restart: "Server | None" = None,
         asks_for_keys: bool = False,
         inference_scheme: str = "http",
+        files: dict[str, str] | None = None,
     ) -> None:
-        """`restart` is one that has ended: this one has its addresses, from its snapshot."""
+        """`restart` is one that has ended: this one has its addresses, from its snapshot.
+
+        `files` are written into the working directory.
+        """
         self.workdir = workdir
         self.temp = workdir / "tmp"
         self.temp.mkdir(parents=True, exist_ok=True)
@@ -129,6 +139,8 @@ class Server:
         lines = {**dict(addresses), "enable_model_api": "true", **config}
         properties = workdir / "config.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        for name, content in (files or {}).items():
+            (workdir / name).write_text(content)
         self.log_file = workdir / "server.log"
         command = [
             *launcher,
@@ -145,6 +157,7 @@ class Server:
             command += ["--ts-config", str(properties)]
         else:
             self.inference, self.management = restart.inference, restart.management
+            self.metrics = restart.metrics
         if not snapshots:
             command += ["--ncs"]
         if models:
@@ -153,7 +166,13 @@ class Server:
             self.process = subprocess.Popen(
                 command,
                 cwd=workdir,
-                env={**os.environ, "TEMP": str(self.temp), "TMPDIR": str(self.temp), **env},
+                env={
+                    **os.environ,
+                    "TEMP": str(self.temp),
+                    "TMPDIR": str(self.temp),
+                    "SCENARIO_HOME": str(workdir),
+                    **env,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -276,6 +295,7 @@ def _servers(root: Path) -> Iterator[Callable[..., Server]]:
         is_expected_to_start: bool = True,
         asks_for_keys: bool = False,
         inference_scheme: str = "http",
+        files: dict[str, str] | None = None,
     ) -> Server:
         workdir = (home or root) / f"server{len(servers)}"
         workdir.mkdir()
@@ -291,6 +311,7 @@ def _servers(root: Path) -> Iterator[Callable[..., Server]]:
             restart,
             asks_for_keys,
             inference_scheme,
+            files,
         )
         servers.append(server)
         if is_expected_to_start:

@@ -238,11 +238,11 @@ def test_log_mode_writes_lines_in_torchserves_format(logs: MetricLogs) -> None:
     )
     assert without_times(logs.server.take()) == [
         "ts_inference_requests_total.Count:1.0|#model_name:m,model_version:default|#hostname:vm,",
-        "ts_queue_latency_microseconds.Microseconds:128.0"
+        "ts_queue_latency_microseconds.Microseconds:128.3"
         "|#model_name:m,model_version:default|#hostname:vm,",
         "QueueTime.Milliseconds:0.0|#Level:Host|#hostname:vm,",
         "Requests2XX.Count:1.0|#Level:Host|#hostname:vm,",
-        "ts_inference_latency_microseconds.Microseconds:1297883.0"
+        "ts_inference_latency_microseconds.Microseconds:1297883.2"
         "|#model_name:m,model_version:1.0|#hostname:vm,",
         "WorkerThreadTime.Milliseconds:1.0|#Level:Host|#hostname:vm,",
         "WorkerLoadTime.Milliseconds:2394.0|#WorkerName:W-9000-m_1.0,Level:Host|#hostname:vm,",

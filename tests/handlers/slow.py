@@ -1,4 +1,4 @@
-"""Module-level handler: takes as long as the header `take-s` says."""
+"""Module-level handler: takes as long as the header `take-s` says, and says so before."""
 
 import time
 
@@ -6,5 +6,8 @@ import time
 def handle(data, context):
     if data is None:
         return None
-    time.sleep(float(context.get_request_header(0, "take-s") or 0))
+    seconds = float(context.get_request_header(0, "take-s") or 0)
+    if seconds:
+        print("taking", seconds, flush=True)
+        time.sleep(seconds)
     return ["done"] * len(data)

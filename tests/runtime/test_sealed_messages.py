@@ -335,3 +335,8 @@ def test_heads_that_repeat_and_heads_that_do_not() -> None:
     for size in (1, 1, 3000, 3000, 1, 2):
         request = replace(REQUEST, headers=[(b"x", b"y" * size)], query="a" * size)
         assert session.open(HERE, session.seal(HERE, request)) == request
+
+
+def test_what_could_be_logged_shows_neither_key_nor_body() -> None:
+    request = replace(REQUEST, response_key=b"secret key".ljust(32), body=b"secret body")
+    assert "secret" not in repr(request)

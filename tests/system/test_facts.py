@@ -1,82 +1,105 @@
 """Our answers beside the recorded ones of the real TorchServe 0.12 (facts.json).
 
-Deliberate differences, each marked at its case in cases.py:
-- the error of a failed load goes on where TorchServe's stops, with the last line of the
-  handler's traceback;
-- methods that are no registered HTTP methods are refused (400), not run;
-- texts of TorchServe's JSON library are not imitated;
-- an archive that writes outside its directory is refused as invalid (400), with the reason;
-- requests that a proxy might read otherwise (a length and chunks, folded headers, bare line
-  feeds) are refused (400); heads may have 64 KiB, not 8;
-- after `Expect` and a refusal (413, or 417 with a body) the connection closes;
-- a piece of a stream with an error code, or for a request that is not in the batch, costs the
-  worker nothing; a line break in a header fails; a stream of status 400 or more is complete;
-- only a path that begins with /token renews a key, so that a model may be named tokenizer.
+The cases are those of `make conformance`, which asks the real one again; what differs on purpose
+is listed in conformance/differences.py.
 """
 
-import importlib.util
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+from bench.servers import free_ports
+from conformance.archives import build_archives
+from conformance.asker import take_all
+from conformance.case import Scenario
+from conformance.compare import differences, unwanted
+from conformance.files import serving
+from conformance.scenarios import SCENARIOS
 
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    spec = importlib.util.spec_from_file_location(f"facts_{name}", HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
-archives = neighbour("archives")
-cases = neighbour("cases")
-raw_http = neighbour("raw_http")
-FACTS = json.loads((HERE / "facts.json").read_text())
+FACTS = json.loads(Path(__file__).with_name("facts.json").read_text())
 
 
 def test_every_case_has_a_fact() -> None:
-    asked = {scenario.name: {case.name for case in scenario.cases} for scenario in cases.SCENARIOS}
+    asked = {scenario.name: {case.name for case in scenario.asked} for scenario in SCENARIOS}
     assert asked == {name: set(answers) for name, answers in FACTS.items()}
 
 
-def as_parameter(scenario: Any) -> Any:
+@dataclass
+class Subject:
+    """A server of ours, with the directory of its logs."""
+
+    server: Any
+    logs: Path
+    places: dict[str, str]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path) as address:
+        yield address
+
+
+def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
-    if scenario.not_yet:
-        marks.append(pytest.mark.xfail(reason=scenario.not_yet, raises=AssertionError))
+    if scenario.is_long:
+        marks.append(pytest.mark.long)
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
 
-@pytest.mark.parametrize("scenario", [as_parameter(scenario) for scenario in cases.SCENARIOS])
+@pytest.mark.parametrize("scenario", [as_parameter(scenario) for scenario in SCENARIOS])
 def test_answers_are_those_of_torchserve(
-    scenario: Any, server_factory: Callable[..., Any], tmp_path: Path
+    scenario: Scenario, server_factory: Callable[..., Any], tmp_path: Path, files: str
 ) -> None:
-    store = tmp_path / "store"
-    archives.build_archives(store, scenario.archives)
-    server = server_factory(
-        models=list(scenario.models),
-        store=store,
-        config=scenario.config,
-        args=list(scenario.args),
-        asks_for_keys=scenario.asks_for_keys,
-    )
-    server.wait_until_ready(*(Path(model).stem for model in scenario.models))
-    found = []
-    for case in scenario.cases:
-        base_url = server.inference if case.port == "inference" else server.management
-        try:
-            ours = cases.ask(cases.with_keys(case, server.keys), base_url, raw_http)
-        except OSError as error:
-            found.append(f"{case.name}: {error!r}, TorchServe answered")
-            continue
-        found += cases.differences(case, FACTS[scenario.name][case.name], ours)
+    build_archives(tmp_path / "store", scenario.archives)
+    build_archives(tmp_path / "elsewhere", scenario.elsewhere)
+    logs = tmp_path / "logs"
+    config = dict(scenario.config)
+    if scenario.shares_port:
+        address = f"http://127.0.0.1:{free_ports(1)[0]}"
+        config |= {"inference_address": address, "management_address": address}
+
+    def start(restart: Any = None) -> Subject:
+        server = server_factory(
+            models=list(scenario.models),
+            store=tmp_path / "store",
+            config=config,
+            args=list(scenario.args),
+            env={"LOG_LOCATION": str(logs), "METRICS_LOCATION": str(logs), **scenario.environment},
+            asks_for_keys=scenario.asks_for_keys,
+            snapshots=scenario.has_snapshots,
+            files=scenario.files,
+            restart=restart,
+        )
+        server.inference = config.get("inference_address", server.inference)
+        server.management = config.get("management_address", server.management)
+        server.wait_until_ready(*scenario.model_names)
+        return Subject(server, logs, {"files": files, "home": str(tmp_path)})
+
+    subjects = [start()]
+
+    def restarted() -> Subject:
+        before = subjects[-1].server
+        before.stop()
+        subjects.append(start(restart=before))
+        return subjects[-1]
+
+    answers = take_all(scenario.cases, subjects[0], restarted)
+    facts = FACTS[scenario.name]
+    found = [
+        f"{case.name}: {difference}"
+        for case in scenario.asked
+        for difference in unwanted(case, facts[case.name], answers[case.name])
+    ]
+    found += [
+        f"{case.name}: there is no difference any more: {case.deliberate}"
+        for case in scenario.asked
+        if case.deliberate and not differences(case, facts[case.name], answers[case.name])
+    ]
     assert not found, "\n" + "\n".join(found)

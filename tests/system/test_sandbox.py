@@ -4,7 +4,6 @@ Each attempt of tests/handlers/captive.py stands in a row of docs/confidential.m
 must come to in each level.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -15,12 +14,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 
+from conformance.archives import build_archives
 from torchkeep.frontend.worker_users import closed_to_others, has_capability
 from torchkeep.runtime.kernel import SCOPE_ABI, kernel_layers
 
@@ -32,22 +31,6 @@ NEEDED = {sys.prefix, sys.base_prefix, str(ROOT), os.path.dirname(sys.executable
 CLOSED = [place for place in NEEDED if closed_to_others(Path(place))]
 SYS_ADMIN = 21  # what a mount namespace takes
 JSON = {"Content-Type": "application/json"}
-
-
-def _beside(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    spec = importlib.util.spec_from_file_location(
-        f"sandbox_{name}", Path(__file__).parent / f"{name}.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-archives = _beside("archives")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a server as another user"),
@@ -88,9 +71,7 @@ class Prison:
         home = self._home
         self.key = home / "private.key"
         self.key.write_text("key")
-        self.archives = archives.build_archives(
-            home / "store", ["captive", "captive_online", "echo"]
-        )
+        self.archives = build_archives(home / "store", ["captive", "captive_online", "echo"])
         settings = {"sandbox": self._level, "private_key_file": str(self.key)}
         self.server = self._start(
             models=["captive.mar", "echo.mar", *more_models],
@@ -277,7 +258,7 @@ def test_ordinary_handlers_answer_alike_in_every_level(
     user: int, home: Path, server_factory: Callable[..., Any]
 ) -> None:
     """Two workers each: those of `base` share its weights."""
-    archives.build_archives(home / "store", ASKED)
+    build_archives(home / "store", ASKED)
     answers = {}
     for level in ("off", "standard", "strict"):
         server = server_factory(

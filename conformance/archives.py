@@ -1,12 +1,11 @@
-"""The archives of the system tests, built from tests/handlers: good ones and broken ones.
+"""The archives of the cases and of the system tests, from tests/handlers: good and broken ones.
 
 Packed by zip code of our own, exactly as torch-model-archiver packs them, so that the
-tests depend on no archiver. Where TORCHKEEP_REFERENCE names a virtual environment, its
-torch-model-archiver packs them instead: that is how the facts were recorded.
+tests depend on no archiver. Where a virtual environment is given, its torch-model-archiver
+packs them instead: that is how the facts were recorded.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-HANDLERS = Path(__file__).parent.parent / "handlers"
+HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
 SEED = 20
 
 
@@ -63,7 +62,50 @@ def write_resnet(path: Path) -> None:
 
 CLASS_NAMES = {str(index): [f"n{index:08}", f"class_{index}"] for index in range(1000)}
 
+# What archives may ask for in their model-config.yaml, well and badly.
+CONFIGS = {
+    "clamped": "minWorkers: -1\nmaxWorkers: -2\nbatchSize: 0\nmaxBatchDelay: -5\n"
+    "responseTimeout: 0\nstartupTimeout: -1\nmaxRetryTimeoutInSec: -1\n"
+    "clientTimeoutInMills: -1\njobQueueSize: -1\n",
+    "wrong_types": 'minWorkers: "two"\nmaxWorkers: 2.5\nbatchSize: 1.5\nmaxBatchDelay: [1]\n'
+    'responseTimeout: true\nstartupTimeout: "7"\nuseJobTicket: "yes"\ndeviceType: 7\n'
+    "deviceIds: 0\nparallelType: 3\nmaxRetryTimeoutInSec: {a: 1}\njobQueueSize: null\n",
+    "swapped": "minWorkers: 3\nmaxWorkers: 2\nbatchSize: 5\n",
+    "only_min": "minWorkers: 2\n",
+    "gpu": "deviceType: gpu\n",
+    "gpu_ids": "deviceType: GPU\ndeviceIds: [0, 1]\n",
+    "cpu": "deviceType: Cpu\n",
+    "parallel": "parallelType: pp\nparallelLevel: 2\n",
+    "parallel_unknown": "parallelType: other\nparallelLevel: 2\n",
+    "level_only": "parallelLevel: 2\n",
+    "torchrun": "torchrun:\n  nproc-per-node: 4\nparallelType: tp\n",
+    "sequences": "sequenceBatching: true\nmaxNumSequence: 4\nsequenceMaxIdleMSec: 5000\n"
+    "sequenceTimeoutMSec: 6000\nmaxSequenceJobQueueSize: 7\n",
+    "no_sequences": "maxNumSequence: 4\nsequenceMaxIdleMSec: 5000\n",
+    "max_sequences": "maxNumSequence: 4\n",
+    "sequence_queue": "maxSequenceJobQueueSize: 4\n",
+    "sequence_idle": "sequenceMaxIdleMSec: 5000\nsequenceTimeoutMSec: 6000\n",
+    "sequences_only": "sequenceBatching: true\n",
+    "continuous": "continuousBatching: true\n",
+    "limits": "maxRetryTimeoutInSec: 7\nclientTimeoutInMills: 9\njobQueueSize: 3\n"
+    "useJobTicket: true\n",
+    "no_yaml": "minWorkers: [1\n",
+    "no_mapping": "- minWorkers\n- 1\n",
+    "nothing": "# nothing\n",
+    "large": "batchSize: 99999999999\nmaxBatchDelay: 2147483648\nresponseTimeout: 2147483647\n",
+    "spelled": "minworkers: 1\nbatch_size: 4\nBatchSize: 4\n",
+}
+
 SOURCES: dict[str, Source] = {
+    **{f"config_{name}": Source("echo.py", config=text) for name, text in CONFIGS.items()},
+    "environment": Source("environment.py"),
+    "slow": Source("slow.py"),
+    "slow_load": Source("slow_load.py"),
+    "narrow": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
+    "impatient": Source(
+        "slow.py", config="minWorkers: 1\nmaxWorkers: 1\nclientTimeoutInMills: 1000\n"
+    ),
+    "mortal": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\nmaxRetryTimeoutInSec: 0\n"),
     "echo": Source("echo.py"),
     "echo_v2": Source("echo.py", model_name="echo", version="2.0"),
     "echo_config": Source(
@@ -73,6 +115,7 @@ SOURCES: dict[str, Source] = {
     ),
     "echo_tgz": Source("echo.py", form=".tar.gz"),
     "echo_dir": Source("echo.py", form=""),
+    "metered": Source("metered.py"),
     "rows": Source("rows.py"),
     "row_pairs": Source(
         "rows.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
@@ -168,29 +211,33 @@ BROKEN: dict[str, Callable[[Path], None]] = {
     "bad_runtime": _zip(
         **{"MAR-INF/MANIFEST.json": '{"runtime": "cobol", "model": {"modelName": "bad_runtime"}}'}
     ),
+    "handlerless": _zip(
+        **_manifest(modelName="handlerless"), **{"own.py": "def answer(d, c): return ['own']\n"}
+    ),
     "slip": _zip(**_manifest(modelName="slip", handler="echo.py"), **{"../slipped.txt": "out"}),
 }
 
 
-def build_archives(store: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+def build_archives(
+    store: Path, names: Iterable[str] | None = None, packed_by: Path | None = None
+) -> dict[str, Path]:
     """Build the named archives (all when None) in `store`; returns name -> path."""
     store.mkdir(parents=True, exist_ok=True)
     names = [*SOURCES, *BROKEN] if names is None else list(names)
-    return {name: _build(name, store) for name in names}
+    return {name: _build(name, store, packed_by) for name in names}
 
 
-def _build(name: str, store: Path) -> Path:
+def _build(name: str, store: Path, reference: Path | None) -> Path:
     if name in BROKEN:
         target = store / f"{name}.mar"
         BROKEN[name](target)
         return target
     source = SOURCES[name]
     target = store / f"{name}{source.form}"
-    reference = os.environ.get("TORCHKEEP_REFERENCE")
     with TemporaryDirectory() as scratch:
         files = _collect(source, Path(scratch))
         if reference:
-            _pack_with_reference(Path(reference), name, source, files, target)
+            _pack_with_reference(reference, name, source, files, target)
         else:
             _pack(name, source, files, target)
     return target

@@ -1,0 +1,30 @@
+"""All scenarios, in the order in which they run. A new one is added in its module of `cases`."""
+
+from conformance.case import Scenario
+from conformance.cases import (
+    configuration,
+    envelopes,
+    handlers,
+    lifecycle,
+    management,
+    metrics,
+    replies,
+    requests,
+    routes,
+    streams,
+    tokens,
+)
+
+SCENARIOS: list[Scenario] = [
+    *requests.SCENARIOS,
+    *replies.SCENARIOS,
+    *routes.SCENARIOS,
+    *envelopes.SCENARIOS,
+    *streams.SCENARIOS,
+    *handlers.SCENARIOS,
+    *management.SCENARIOS,
+    *lifecycle.SCENARIOS,
+    *metrics.SCENARIOS,
+    *tokens.SCENARIOS,
+    *configuration.SCENARIOS,
+]
