@@ -11,6 +11,7 @@ from conformance.cases import (
     replies,
     requests,
     routes,
+    running,
     streams,
     tokens,
 )
@@ -21,6 +22,7 @@ SCENARIOS: list[Scenario] = [
     *routes.SCENARIOS,
     *envelopes.SCENARIOS,
     *streams.SCENARIOS,
+    *running.SCENARIOS,
     *handlers.SCENARIOS,
     *management.SCENARIOS,
     *lifecycle.SCENARIOS,
