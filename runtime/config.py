@@ -150,9 +150,9 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
-    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
-    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
+    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
+    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
+    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
