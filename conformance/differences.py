@@ -339,6 +339,10 @@ GROUPS = (
                 "The description of a model whose worker crashed says `UNLOADING`",
                 "It has a member more, `notReady`: why there is no worker",
                 "One need not search the log",
+                tests=(
+                    "tests/system/test_sandbox.py::"
+                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
+                ),
             ),
             Difference(
                 "refused-scaling-changes-nothing",
@@ -353,16 +357,6 @@ GROUPS = (
                 " unregistered before it can be registered again (409)",
                 "A model that failed to load is gone: register the corrected archive again",
                 "A failed deployment can simply be repeated",
-            ),
-            Difference(
-                "why-not-ready",
-                "A description of a model tells that its workers are not ready",
-                "Where none is, `notReady` at its end tells why",
-                "The one who operates sees the reason where he looks, not only in the log",
-                tests=(
-                    "tests/system/test_sandbox.py::"
-                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
-                ),
             ),
             Difference(
                 "empty-configs",

@@ -214,6 +214,11 @@ def load_config(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
         )
+    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE") and values.get("sandbox") != "off":
+        warnings.append(
+            "environment variable TS_BENCHMARK: workers may not write /tmp/tsPythonProfile.prof, "
+            "only sandbox=off lets them"
+        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.

@@ -505,8 +505,13 @@ def test_what_a_snapshot_notes_nobody_set_in_vain(files: Files) -> None:
     assert files.load(notes[0]).in_vain == ["python (it is the server's own)"]
 
 
-def test_profiling_that_is_asked_for_is_no_reason_to_warn(files: Files) -> None:
-    assert files.load(environ={"TS_BENCHMARK": "True"}).warnings == []
+@pytest.mark.parametrize(("value", "count"), [("True", 1), ("TRUE", 1), ("1", 0), ("", 0)])
+def test_profiles_that_the_sandbox_keeps_back_are_warned_of(
+    files: Files, value: str, count: int
+) -> None:
+    warnings = files.load(environ={"TS_BENCHMARK": value}).warnings
+    assert ["sandbox=off" in one for one in warnings] == [True] * count
+    assert files.load("sandbox=off", environ={"TS_BENCHMARK": value}).warnings == []
 
 
 def test_what_is_not_served_yet() -> None:
