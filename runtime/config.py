@@ -156,7 +156,7 @@ class Config:
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
-    # What file and flags say, as texts.
+    # What file and flags say, as texts, for snapshots: without what is to be said at each start.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
     snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set, too early
@@ -225,7 +225,7 @@ def load_config(
         values["workflow_store"] = _read("workflow_store", given["model_store"], cwd)
     return Config(
         source=source,
-        given={name: setting.text for name, setting in given.items()},
+        given={name: one.text for name, one in given.items() if name not in _NOT_INHERITED},
         snapshots=None if flags.no_config_snapshots else store or usual_store,
         no_effect=[name for name, reason in without.items() if not reason],
         in_vain=[
@@ -243,6 +243,8 @@ _KEYS: Mapping[str, Key] = {
 }
 _DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
+# A simulated TEE that a snapshot handed on would be one that nobody asked for.
+_NOT_INHERITED = ("insecure_simulated_tee",)
 _METRICS_MODES = ("log", "prometheus", "legacy")
 
 

@@ -425,6 +425,15 @@ def test_what_is_neither_true_nor_false_is_false_as_in_torchserve_and_told(files
     assert config.given["limit_max_image_pixels"] == "yes"  # which is what a snapshot keeps
 
 
+def test_no_snapshot_keeps_a_simulated_tee(files: Files) -> None:
+    for config in (
+        files.load("insecure_simulated_tee=true", "attested_tls=true"),
+        files.load("attested_tls=true", flags=Flags(insecure_simulated_tee=True)),
+    ):
+        assert config.insecure_simulated_tee
+        assert set(config.given) == {"attested_tls"}
+
+
 def test_an_environment_that_is_opened_with_another_word_than_true_stays_closed(
     files: Files,
 ) -> None:
