@@ -422,3 +422,26 @@ def test_there_is_a_ticket_for_each_worker_that_waits() -> None:
         assert not second.done()
 
     run(scenario)
+
+
+def test_whoever_holds_a_job_is_told_once_that_nobody_wants_it() -> None:
+    async def scenario() -> None:
+        told: list[str] = []
+        left, expired, streaming, answered = (job(name) for name in "abcd")
+        for one in (left, expired, streaming, answered):
+            name = one.request.request_id
+            one.on_abandoned = lambda name=name: told.append(name)  # type: ignore[misc]
+        left.cancel()
+        left.cancel()
+        expired.expire_in(0.0, ServiceUnavailable("too late"))
+        with pytest.raises(ServiceUnavailable):
+            await expired.reply()
+        streaming.add_piece(Prediction("c", b"1"))
+        assert streaming.is_wanted
+        streaming.cancel()
+        answered.answer(Prediction("d", b"1"))
+        answered.cancel()
+        assert told == ["a", "b", "c"]
+        assert not any(one.is_wanted for one in (left, expired, streaming, answered))
+
+    run(scenario)
