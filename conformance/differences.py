@@ -366,6 +366,13 @@ GROUPS = (
                 "A template with everything commented out works",
             ),
             Difference(
+                "endless-sequences",
+                "A model with `sequenceBatching` and no `sequenceMaxIdleMSec` is registered, and"
+                " answers each request with 500",
+                "It cannot be registered: 400, and the message names what is missing",
+                "One sees the mistake before any client does",
+            ),
+            Difference(
                 "failed-packages-are-gone",
                 "A model whose `requirements.txt` could not be installed stays registered",
                 "It is gone too; what pip said is in the log",
