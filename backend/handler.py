@@ -5,6 +5,7 @@ it, creating its class and calling its initialisation may raise anything.
 """
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -40,7 +41,9 @@ def load_entry_point(handler: str, envelope: str, context: "Context") -> EntryPo
     # A function wins over any class beside it.
     entry_point = getattr(module, function or "handle", None)
     if entry_point is not None:
-        entry_point(None, context)
+        outcome = entry_point(None, context)
+        if inspect.iscoroutine(outcome):
+            outcome.close()  # TorchServe: of an async handler, a call without data does nothing
     else:
         instance = _own_class(module)()
         # Read before `initialize`, so a replacement of `self.handle` made there has no effect.

@@ -23,6 +23,7 @@ from torchkeep.client.verdict import Verdict
 from torchkeep.client.verifier import verify_certificate, verify_document
 
 DEADLINE_S = 60.0  # for all of it; a quote may take seconds, and servers limit their rate
+SHORTEST_PAUSE_S = 0.1  # whatever it is asked for: who answers is not known yet
 LONGEST_PAUSE_S = 5.0
 
 
@@ -161,7 +162,7 @@ class _Question:
             return None
         after = self._answer.headers.get("retry-after", "")
         if status == 503 and after.isascii() and after.isdigit():
-            pause_s = min(float(after), LONGEST_PAUSE_S)
+            pause_s = min(max(float(after), SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
             if self._clock() + pause_s < self._deadline:
                 return pause_s
         if status == 404:

@@ -71,6 +71,8 @@ def parse_policy(text: str, source: str = "policy", directory: Path | None = Non
         found = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise PolicyError(f"{source}: this is no YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise PolicyError(f"{source}: it is nested too deeply for a policy") from error
     top = _Section(source, "", found)
     version = top.needed("version", lambda at: at)
     if version.found != "1":

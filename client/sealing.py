@@ -39,13 +39,14 @@ class NotSealed(SealedMessageError):
     Nobody vouches for it; a proxy may have made it.
     """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, *, was_in_session: bool) -> None:
         super().__init__(f"The answer is not sealed, its status is {status}: {text:.500}")
         self.status = status
+        self.was_in_session = was_in_session  # the request
 
     @property
     def is_key_unknown(self) -> bool:
-        """Whether to ask for the key, with evidence, and seal anew."""
+        """Whether to seal anew: by HPKE, and where it was so, for a key with new evidence."""
         return self.status == UNKNOWN_KEY_STATUS
 
 
@@ -88,7 +89,7 @@ class SealedCall:
     def reader(self, status: int, content_type: str, text: str = "") -> AnswerOpener:
         """For an answer that comes in pieces; raises NotSealed, which quotes `text`."""
         if content_type.partition(";")[0].strip().lower() != ANSWER_TYPE:
-            raise NotSealed(status, text)
+            raise NotSealed(status, text, was_in_session=self.is_in_session)
         return AnswerOpener(self.inner.response_key, self.inner.request_id)
 
     def opened(self, status: int, content_type: str, body: bytes) -> OpenedAnswer:

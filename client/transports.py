@@ -62,14 +62,14 @@ class VerifiedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Raises NotVerified and Unreachable; then nothing of the request was sent."""
         is_exchange = self._channel.check(request)
-        trusted = self._trust.trusted()
-        try:
-            return self._send(request, trusted, is_exchange)
-        except (KeyChanged, NotSealed) as error:
-            if not _is_anew(error):
-                raise
-            self._trust.judgement.forget(trusted)
-        return self._send(request, self._trust.trusted(), is_exchange)
+        attempts = _Attempts(self._trust)
+        while True:
+            trusted = self._trust.trusted()
+            try:
+                return self._send(request, trusted, is_exchange)
+            except (KeyChanged, NotSealed) as error:
+                if not attempts.is_another_due(error, trusted):
+                    raise
 
     def close(self) -> None:
         if self._kept is not None:
@@ -109,14 +109,14 @@ class AsyncVerifiedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises NotVerified and Unreachable; then nothing of the request was sent."""
         is_exchange = self._channel.check(request)
-        trusted = await self._trust.trusted()
-        try:
-            return await self._send(request, trusted, is_exchange)
-        except (KeyChanged, NotSealed) as error:
-            if not _is_anew(error):
-                raise
-            self._trust.judgement.forget(trusted)
-        return await self._send(request, await self._trust.trusted(), is_exchange)
+        attempts = _Attempts(self._trust)
+        while True:
+            trusted = await self._trust.trusted()
+            try:
+                return await self._send(request, trusted, is_exchange)
+            except (KeyChanged, NotSealed) as error:
+                if not attempts.is_another_due(error, trusted):
+                    raise
 
     async def aclose(self) -> None:
         if self._kept is not None:
@@ -231,9 +231,32 @@ def _as_response(answer: Answer, contents: _Contents | _AsyncContents) -> httpx.
     )
 
 
-def _is_anew(error: KeyChanged | NotSealed) -> bool:
-    """Whether the server may have been started anew, and has not taken the request."""
-    return isinstance(error, KeyChanged) or error.is_key_unknown
+class _Attempts:
+    """Of one request. It is sent again only to a server that says that it has not taken it."""
+
+    def __init__(self, trust: Trust | AsyncTrust) -> None:
+        self._trust = trust
+        self._has_left_session = False
+        self._is_anew = False
+
+    def is_another_due(self, error: KeyChanged | NotSealed, trusted: Trusted) -> bool:
+        """Whether to try again, after what failed with the trusted server was let go of.
+
+        A session is; where it was none, trust itself: the server may have been started anew.
+        Each once.
+        """
+        if isinstance(error, NotSealed):
+            if not error.is_key_unknown:
+                return False
+            if error.was_in_session and not self._has_left_session:
+                self._has_left_session = True
+                trusted.sealer.forget()
+                return True
+        if self._is_anew:
+            return False
+        self._is_anew = True
+        self._trust.judgement.forget(trusted)
+        return True
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

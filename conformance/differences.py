@@ -26,6 +26,8 @@ class Group:
     differences: tuple[Difference, ...]
 
 
+WAYS = "tests/system/test_ways_of_running.py::"
+
 GROUPS = (
     Group(
         "Requests and connections",
@@ -207,6 +209,118 @@ GROUPS = (
         ),
     ),
     Group(
+        "Ways of running",
+        (
+            Difference(
+                "requests-that-fail-alone",
+                "What a handler raises fails its whole batch",
+                "`context.fail(index, error)` answers one request with an error, the others as"
+                " ever",
+                "One bad input costs its neighbours nothing",
+                tests=(WAYS + "test_a_handler_fails_some_requests_of_a_batch",),
+            ),
+            Difference(
+                "handlers-end-sequences",
+                "A handler may end sequences (`ts_request_sequence_end` of an answer) only with"
+                " `continuousBatching`, and what waits of one is never answered",
+                "It always may, and what waits opens the sequence anew",
+                "Room for other sequences without an idle time, and no client waits for ever",
+                tests=(
+                    "tests/frontend/test_sequences.py::"
+                    "test_an_answer_ends_the_sequences_that_it_names",
+                ),
+            ),
+            Difference(
+                "sequences-of-workers-that-died",
+                "A sequence stays with its worker when that has died, or is lost when it is scaled"
+                " away",
+                "It is over, and what waits of it opens it anew with a worker that serves",
+                "What the handler knew is gone in either case, and nobody waits",
+                tests=(
+                    "tests/frontend/test_sequences.py::"
+                    "test_the_sequences_of_a_worker_that_is_gone_go_on_with_another",
+                ),
+            ),
+            Difference(
+                "sequences-need-an-idle-time",
+                "A model with `sequenceBatching` and no `sequenceMaxIdleMSec` is registered, and"
+                " answers each request with 500",
+                "Registration answers 400, and says what is missing",
+                "The mistake shows where it was made",
+                tests=(WAYS + "test_sequences_without_an_end_are_refused",),
+            ),
+            Difference(
+                "sequence-keys-in-workers",
+                "`ts_header_key_sequence_*` are not told to workers: `context.get_sequence_id`"
+                " finds nothing",
+                "They are, unless the environment names the keys itself",
+                "One place to configure",
+                tests=(WAYS + "test_sequences_have_a_worker_each_and_wait_their_turn",),
+            ),
+            Difference(
+                "one-step-streams",
+                "With continuous batching, an answer that is finished in its first step leaves the"
+                " client hanging",
+                "It is a complete response",
+                "The client gets its answer",
+            ),
+            Difference(
+                "criteria-that-raise",
+                "A stopping criterion that raises ends the worker: 500",
+                "503, as for a handler that raises",
+                "The model stays loaded",
+            ),
+            Difference(
+                "async-neighbours",
+                "What one request to an async handler fails of, all that are under way fail of",
+                "It alone",
+                "Nobody pays for another client's input",
+                tests=(WAYS + "test_coroutines_run_side_by_side_and_fail_alone",),
+            ),
+            Difference(
+                "async-plain-functions",
+                "With `asyncCommunication`, a `handle` that is no coroutine answers 503",
+                "It is called all the same, and holds up the others meanwhile",
+                "A handler may change one step at a time",
+            ),
+            Difference(
+                "async-batches",
+                "With `asyncCommunication` and a batch size above 1, requests are never answered",
+                "The coroutine gets the rows of a batch",
+                "Async handlers may batch",
+                tests=(WAYS + "test_coroutines_may_have_batches",),
+            ),
+            Difference(
+                "async-deaths",
+                "When an async worker dies, its requests are never answered, nor are later ones",
+                "500 or 507 `Worker died.`, and a new worker serves",
+                "No client waits for ever",
+                tests=(
+                    WAYS
+                    + "test_coroutines_under_way_are_answered_when_their_worker_dies_or_leaves",
+                ),
+            ),
+            Difference(
+                "async-clients-that-left",
+                "A coroutine whose client has left goes on",
+                "It is cancelled",
+                "Nothing is computed for nobody",
+                tests=(WAYS + "test_a_client_that_leaves_cancels_its_coroutine",),
+            ),
+            Difference(
+                "micro-batch-errors",
+                "What a step of `MicroBatching` raises leaves the client without an answer until"
+                " `responseTimeout` ends the worker",
+                "503 at once, and the worker lives",
+                "A bad input costs one batch",
+                tests=(
+                    "tests/backend/ts/test_micro_batching.py::"
+                    "test_what_a_step_raises_is_raised_and_the_next_batch_is_answered",
+                ),
+            ),
+        ),
+    ),
+    Group(
         "Models and workers",
         (
             Difference(
@@ -225,6 +339,10 @@ GROUPS = (
                 "The description of a model whose worker crashed says `UNLOADING`",
                 "It has a member more, `notReady`: why there is no worker",
                 "One need not search the log",
+                tests=(
+                    "tests/system/test_sandbox.py::"
+                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
+                ),
             ),
             Difference(
                 "refused-scaling-changes-nothing",
@@ -239,16 +357,6 @@ GROUPS = (
                 " unregistered before it can be registered again (409)",
                 "A model that failed to load is gone: register the corrected archive again",
                 "A failed deployment can simply be repeated",
-            ),
-            Difference(
-                "why-not-ready",
-                "A description of a model tells that its workers are not ready",
-                "Where none is, `notReady` at its end tells why",
-                "The one who operates sees the reason where he looks, not only in the log",
-                tests=(
-                    "tests/system/test_sandbox.py::"
-                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
-                ),
             ),
             Difference(
                 "empty-configs",
@@ -577,11 +685,12 @@ GROUPS = (
             ),
             Difference(
                 "system-metrics",
-                "`system_metrics_cmd` names a script that reads the machine",
-                "Not run; the server reads the same figures itself, with those of no GPU",
+                "A script of TorchServe's reads the machine every minute",
+                "The server reads the same figures itself, with those of no GPU; a script of the"
+                " user's own (`system_metrics_cmd`) is run as ever, but not beside secrets",
                 "No process is started every minute, and psutil is not needed",
                 tests=(
-                    "tests/system/test_logs.py::test_a_system_metrics_cmd_is_told_to_be_in_vain",
+                    "tests/system/test_logs.py::test_a_script_of_torchserves_is_told_to_be_in_vain",
                 ),
             ),
             Difference(

@@ -70,6 +70,9 @@ class SealedRequests:
         return session
 
     def _begin_session(self, request: InnerRequest) -> None:
+        # The ids of sessions are seen on the way: nobody takes the place of another's.
+        if request.request_id in self._sessions:
+            raise ReplayedRequest
         self._sessions[request.request_id] = Session(request)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)

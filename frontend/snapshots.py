@@ -12,6 +12,7 @@ from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.frontend.side_thread import in_side_thread
 from torchkeep.frontend.waiting_model import WaitingModel
+from torchkeep.modelstore.store import archive_name
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
     Occasion,
@@ -93,7 +94,7 @@ class Snapshots:
         return SavedModel(
             spec.name,
             spec.version,
-            spec.url.rstrip("/").rpartition("/")[2],
+            archive_name(spec.url),
             self._registry.is_default(spec.name, spec.version),
             spec.min_workers,
             spec.max_workers,

@@ -1,7 +1,8 @@
 """What the machine has to spare, read from the kernel at intervals.
 
-TorchServe runs a script for it (`system_metrics_cmd`) that needs psutil; the figures and their
-names are the same. The host is meant, not the container, as TorchServe has it.
+TorchServe runs a script for it that needs psutil; the figures and their names are the same. The
+host is meant, not the container, as TorchServe has it. A user's own script (`system_metrics_cmd`)
+is run in its place.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from torchkeep.frontend.metric_script import MetricScript
 from torchkeep.frontend.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -22,8 +24,15 @@ _MB, _GB = 1 << 20, 1 << 30
 class SystemMetrics:
     """Reads until the server stops."""
 
-    def __init__(self, metrics: Metrics, interval_s: float, proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        interval_s: float,
+        proc: Path = Path("/proc"),
+        script: MetricScript | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._script = script
         self._interval_s = interval_s
         self._proc = proc
         self._cpu = (0, 0)  # busy and all ticks, when last read
@@ -39,7 +48,8 @@ class SystemMetrics:
         self._cpu = _cpu_ticks(self._proc)
         pause_s = _FIRST_CPU_S
         while not await _is_set_within(pause_s, stop):
-            for name, value in self.read():
+            figures = self.read() if self._script is None else await self._script.read()
+            for name, value in figures:
                 self._metrics.system(name, value)
             pause_s = self._interval_s
 

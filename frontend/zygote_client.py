@@ -119,11 +119,12 @@ class ZygoteClient:
         stdout: int,
         stderr: int,
         cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> ChildProcess:
         """A process of the server's own, which is no worker and no stray of one."""
         started = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=environment,

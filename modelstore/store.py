@@ -239,7 +239,7 @@ def check_not_relative(url: str) -> None:
 
 def default_model_name(url: str) -> str:
     """The name of a model loaded at startup when neither the user nor the manifest gives one."""
-    name = _last_component(url).removesuffix(SEALED_SUFFIX).removesuffix(JWE_SUFFIX)
+    name = archive_name(url).removesuffix(SEALED_SUFFIX).removesuffix(JWE_SUFFIX)
     if ".mar" in name or ".model" in name:
         name = name[: name.rindex(".")]
     return re.sub(r"\W", "_", name, flags=re.ASCII)
@@ -253,7 +253,8 @@ def _split_name(item: str) -> tuple[str | None, str]:
     return name.strip() or None, url.strip()
 
 
-def _last_component(url: str) -> str:
+def archive_name(url: str) -> str:
+    """The name in the model store of what a url leads to; a query is no part of it."""
     match = _URL.fullmatch(url)
     path = match["path"] if match else url
     return path.rstrip("/").rpartition("/")[2]
@@ -301,7 +302,7 @@ class _Opening:
         port = _PORT.fullmatch(url["place"])
         if port is not None and int(port[1]) > MAX_PORT:
             raise InvalidUrl(f"port out of range:{port[1]}")
-        name = _last_component(self.url)
+        name = archive_name(self.url)
         if not name.strip(".") or not name.isprintable():
             raise DownloadFailed(self.url, "it does not end in the name of a file")
         if len(name.encode()) > MAX_NAME_BYTES:
@@ -349,7 +350,7 @@ class _Opening:
         """The file or directory that a url without a scheme names."""
         # TorchServe: of a path to a file only the last component counts, in the model store; else
         # a directory may be anywhere. Our rule for two directories: a bare name is the store's.
-        name = _last_component(self.url)
+        name = archive_name(self.url)
         if name in ("", "."):
             raise ArchiveNotFound.at(self.url)
         in_store, anywhere = root / name, Path(self.url)

@@ -39,6 +39,7 @@ from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.gpus import Gpus
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
+from torchkeep.frontend.metric_script import MetricScript, script_of
 from torchkeep.frontend.metrics import MetricLogs, Metrics, Mode
 from torchkeep.frontend.metrics_config import (
     MetricsConfig,
@@ -58,6 +59,7 @@ from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.sealed_requests import SealedRequests
+from torchkeep.frontend.sequences import SequenceKeys
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.system_metrics import SystemMetrics
@@ -226,7 +228,9 @@ async def _serve(
                     renewing = tasks.create_task(server.attested_tls.keep_fresh())
                     tasks.create_task(_cancel_at(stop, renewing))
                 if not config.disable_system_metrics:
-                    reader = SystemMetrics(metrics, config.metric_time_interval)
+                    reader = SystemMetrics(
+                        metrics, config.metric_time_interval, script=server.metric_script
+                    )
                     tasks.create_task(reader.run(stop))
         except* OSError as failures:
             # TorchServe: the words its users search for when a port is taken.
@@ -244,6 +248,7 @@ class Server:
     listeners: list[Listener]
     addresses: Mapping[str, Address]  # by what is asked there
     attested_tls: AttestedTls | None
+    metric_script: MetricScript | None
     registry: ModelRegistry
     snapshots: Snapshots
     loading: list[ServedModel]
@@ -295,6 +300,11 @@ async def compose(
             zygote=zygote,
             metrics=metrics,
             worker_ids=worker_ids(config.initial_worker_port),
+            sequence_keys=SequenceKeys(
+                config.ts_header_key_sequence_id,
+                config.ts_header_key_sequence_start,
+                config.ts_header_key_sequence_end,
+            ),
             environment=_worker_environment(config, environ),
             limit_max_image_pixels=config.limit_max_image_pixels,
             decode_input_request=config.decode_input_request,
@@ -337,7 +347,9 @@ async def compose(
             )
         loading = await _load_models(config, store, registry)
         _observe(metrics, registry)
-        yield Server(listeners, _addresses(config), attested_tls, registry, snapshots, loading)
+        script = _metric_script(config, environ, zygote, registry)
+        addresses = _addresses(config)
+        yield Server(listeners, addresses, attested_tls, script, registry, snapshots, loading)
 
 
 async def _load_models(
@@ -755,6 +767,10 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     # Handlers that optimise their own model ask for these.
     visible["TS_IPEX_ENABLE"] = str(config.ipex_enable or False).lower()
     visible["TS_IPEX_GPU_ENABLE"] = str(config.ipex_gpu_enable).lower()
+    # TorchServe's workers hear nothing of these: `context.get_sequence_id` then finds no id.
+    visible.setdefault("TS_REQUEST_SEQUENCE_ID", config.ts_header_key_sequence_id)
+    visible.setdefault("TS_REQUEST_SEQUENCE_START", config.ts_header_key_sequence_start)
+    visible.setdefault("TS_REQUEST_SEQUENCE_END", config.ts_header_key_sequence_end)
     return lambda: dict(visible)
 
 
@@ -815,6 +831,31 @@ def _metrics(config: Config, logs: Logs | None) -> Metrics:
         mode=cast(Mode, config.metrics_mode),
         detects_model_metrics=config.model_metrics_auto_detect,
         logs=MetricLogs(logs.ts_metrics, logs.model_metrics) if logs else None,
+    )
+
+
+def _metric_script(
+    config: Config, environ: Mapping[str, str], zygote: ZygoteClient, registry: ModelRegistry
+) -> MetricScript | None:
+    """The user's own script, which reads the machine in place of the server."""
+    setting = config.system_metrics_cmd
+    if not setting or config.disable_system_metrics:
+        return None
+    home = config.model_server_home or Path.cwd()
+    command = script_of(setting, home)
+    if config.is_confidential or command is None:
+        reason = f"{home} holds no such script" if command is None else "not beside secrets"
+        start_step(
+            f"Warning: system_metrics_cmd={setting} is not run ({reason}): the server reads "
+            "processors, memory and disk itself"
+        )
+        return None
+    return MetricScript(
+        zygote,
+        command,
+        home,
+        dict(environ),
+        lambda: [w.pid for served in registry.all() for w in served.workers if w.pid],
     )
 
 

@@ -102,7 +102,7 @@ class Config:
     model_metrics_auto_detect: bool = key(TORCHSERVE_BOOLEAN, False)
     disable_system_metrics: bool = key(TORCHSERVE_BOOLEAN, False)
     metric_time_interval: int = key(AT_LEAST_ONE, 60, env=None)  # s
-    system_metrics_cmd: str = key(WORDS, "", env=None)  # has a warning, no effect
+    system_metrics_cmd: str = key(WORDS, "", env=None)
     cors_allowed_origin: str | None = key(TEXT, None)
     cors_allowed_methods: str | None = key(TEXT, None)
     cors_allowed_headers: str | None = key(TEXT, None)
@@ -150,13 +150,13 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
-    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
-    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
+    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
+    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
+    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
-    # What file and flags say, as texts.
+    # What file and flags say, as texts, for snapshots: without what is to be said at each start.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
     snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set, too early
@@ -214,15 +214,10 @@ def load_config(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
         )
-    if values.get("system_metrics_cmd"):
+    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE") and values.get("sandbox") != "off":
         warnings.append(
-            f"{settings['system_metrics_cmd'].origin}: system_metrics_cmd is not run, the server"
-            " reads processors, memory and disk itself"
-        )
-    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE"):
-        warnings.append(
-            "environment variable TS_BENCHMARK: workers are not profiled here; "
-            "ENABLE_TORCH_PROFILER is followed by BaseHandler, as in TorchServe"
+            "environment variable TS_BENCHMARK: workers may not write /tmp/tsPythonProfile.prof, "
+            "only sandbox=off lets them"
         )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
@@ -230,7 +225,7 @@ def load_config(
         values["workflow_store"] = _read("workflow_store", given["model_store"], cwd)
     return Config(
         source=source,
-        given={name: setting.text for name, setting in given.items()},
+        given={name: one.text for name, one in given.items() if name not in _NOT_INHERITED},
         snapshots=None if flags.no_config_snapshots else store or usual_store,
         no_effect=[name for name, reason in without.items() if not reason],
         in_vain=[
@@ -248,6 +243,8 @@ _KEYS: Mapping[str, Key] = {
 }
 _DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
+# A simulated TEE that a snapshot handed on would be one that nobody asked for.
+_NOT_INHERITED = ("insecure_simulated_tee",)
 _METRICS_MODES = ("log", "prometheus", "legacy")
 
 

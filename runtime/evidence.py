@@ -11,6 +11,7 @@ import base64
 import binascii
 import errno
 import json
+import logging
 import secrets
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from torchkeep.runtime.errors import ConfigError, EvidenceError
 from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch, parse_service
 from torchkeep.runtime.quote import MAX_QUOTE_BYTES, Quote, QuoteError, parse_quote
 from torchkeep.runtime.simulated_tee import mint_quote
+
+log = logging.getLogger("torchkeep.runtime")
 
 AGENT = "http://127.0.0.1:8006"  # where Confidential Containers has it in every pod
 EXPECTED = "agent, agent:http://127.0.0.1:8006 or tsm"
@@ -79,12 +82,14 @@ class AgentEvidence:
     async def record(self, operation: str, content: str) -> bool:
         """Extend the runtime measurement with an event; False where the agent has no log.
 
-        Raises EvidenceError where the agent cannot be reached.
+        Raises EvidenceError where the agent cannot be reached, or fails.
         """
         event = {"domain": "torchkeep", "operation": operation, "content": content}
         answer = await self._ask(
             "POST", "/aa/aael", json.dumps(event).encode(), {"Content-Type": "application/json"}
         )
+        if answer.status >= 500:
+            raise self._failure(answer.status)
         said = _json(answer)
         return answer.status == 200 and isinstance(said, dict) and said.get("success") == "true"
 
@@ -96,10 +101,7 @@ class AgentEvidence:
                 " annotation of the pod"
             )
         if answer.status != 200:
-            raise EvidenceError(
-                f"The attestation agent {self.service.url} failed with status {answer.status}",
-                is_temporary=answer.status >= 500,
-            )
+            raise self._failure(answer.status)
         found = _json(answer)
         if not isinstance(found, dict):
             raise self._failed("its evidence is no JSON object")
@@ -114,6 +116,12 @@ class AgentEvidence:
             raise EvidenceError(
                 f"The attestation agent {self.service.url}: {error}", is_temporary=True
             ) from error
+
+    def _failure(self, status: int) -> EvidenceError:
+        return EvidenceError(
+            f"The attestation agent {self.service.url} failed with status {status}",
+            is_temporary=status >= 500,
+        )
 
     def _failed(self, what: str) -> EvidenceError:
         return EvidenceError(f"The attestation agent {self.service.url}: {what}")
@@ -182,7 +190,14 @@ class KernelEvidence:
                 is_temporary=error.errno == errno.EBUSY,
             ) from error
         finally:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        try:
             self._files.remove(name)
+        except OSError as error:
+            # What was read stays true; whoever waits for it could do nothing about this.
+            log.warning("configfs-tsm: %s stays behind: %s", TSM_REPORTS / name, error.strerror)
 
     def _report(self, name: str, report_data: bytes) -> bytes:
         provider = self._files.read(name, "provider").decode("ascii", "replace").strip()

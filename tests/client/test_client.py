@@ -15,7 +15,7 @@ import pytest
 from attested import NONCE, AttestedServer, new_key, policy_for, spki
 from attested_http import HttpServer, own_context, tls_context
 
-from torchkeep.client import AsyncClient, Client, KeyChanged, NotVerified, Unreachable
+from torchkeep.client import AsyncClient, Client, KeyChanged, NotVerified, Unreachable, attesting
 from torchkeep.client.attesting import Where
 from torchkeep.client.pinned_tls import pinned_context
 from torchkeep.client.transports import Channel, VerifiedTransport
@@ -215,6 +215,16 @@ def test_a_server_that_asks_for_patience_gets_it(
     with client_of(server.url, policy_for(server.attested)) as client:
         assert client.predict("echo", b"x").status_code == 200
     assert server.paths() == ["/attestation"] * 3 + ["/predictions/echo"]
+
+
+def test_a_server_that_asks_for_no_patience_is_not_flooded(
+    client_of: Callable[..., Any], server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attesting, "DEADLINE_S", 1.0)
+    server.answer_attestation = lambda nonce: (503, {"Retry-After": "0"}, b"")
+    with client_of(server.url, policy_for(server.attested)) as client, pytest.raises(Unreachable):
+        client.predict("echo", b"x")
+    assert 1 < len(server.paths()) <= 1.0 / attesting.SHORTEST_PAUSE_S
 
 
 @pytest.mark.parametrize(

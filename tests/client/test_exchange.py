@@ -231,8 +231,20 @@ def test_server_with_a_new_key_is_verified_and_asked_anew(
     assert client.predict("m", SECRET, content_type="text/plain").status_code == 201
     assert server.paths() == [
         *["/attestation", "/predictions/m"],
-        *["/predictions/m", "/attestation", "/predictions/m"],
+        # In its session, by HPKE, and then for the new key.
+        *["/predictions/m", "/predictions/m", "/attestation", "/predictions/m"],
     ]
+
+
+def test_session_that_the_server_let_go_of_costs_no_evidence(
+    client: Any, server: HttpServer, sealed: SealedServer
+) -> None:
+    client.predict("m", SECRET, content_type="text/plain")
+    sealed.sessions.clear()
+    for _ in range(2):
+        assert client.predict("m", SECRET, content_type="text/plain").status_code == 201
+    assert server.paths() == ["/attestation", *["/predictions/m"] * 4]
+    assert [request.wants_session for request in sealed.opened] == [True, True, False]
 
 
 def test_proxy_that_says_the_key_is_unknown_gets_no_further(
@@ -242,6 +254,18 @@ def test_proxy_that_says_the_key_is_unknown_gets_no_further(
     with pytest.raises(NotSealed):
         client.predict("m", SECRET, content_type="text/plain")
     assert server.paths().count("/predictions/m") == 2
+
+
+def test_proxy_that_says_so_in_a_session_gets_no_further(
+    client: Any, server: HttpServer, sealed: SealedServer
+) -> None:
+    client.predict("m", SECRET, content_type="text/plain")
+    server.answer_prediction = lambda request: (421, {}, b"")
+    with pytest.raises(NotSealed):
+        client.predict("m", SECRET, content_type="text/plain")
+    # In the session, by HPKE, and for the key that new evidence names.
+    assert server.paths().count("/predictions/m") == 1 + 3
+    assert server.paths().count("/attestation") == 2
 
 
 @pytest.mark.parametrize(

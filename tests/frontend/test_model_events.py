@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from key_services import Agent
+from key_services import Agent, Handler
 
 from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.runtime.evidence import AgentEvidence
@@ -38,6 +38,20 @@ def test_agent_without_a_log_is_asked_once(agent: Agent, caplog: pytest.LogCaptu
         asyncio.run(recorder.record(name, "1.0", bytes(32)))
     assert len(agent.requests) == 1
     assert caplog.text.count("keeps no runtime measurements") == 1
+
+
+def test_agent_that_fails_is_asked_again(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
+    def misbehave(request: Handler) -> bool:
+        agent.misbehave = None
+        request.answer(500, b"rpc status")
+        return True
+
+    agent.misbehave = misbehave
+    recorder = events(agent)
+    for name in ("a", "b"):
+        asyncio.run(recorder.record(name, "1.0", bytes(32)))
+    assert "the load of model a is not in the runtime measurements" in caplog.text
+    assert [json.loads(event["content"])["name"] for event in agent.events] == ["b"]
 
 
 def test_agent_that_is_away_is_asked_again(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from key_services import Agent
 
-from torchkeep.frontend.dependencies import Installer
+from torchkeep.frontend.dependencies import Dependencies, Installer
 from torchkeep.frontend.errors import (
     ConflictStatus,
     DefaultVersionNotFound,
@@ -23,11 +24,14 @@ from torchkeep.frontend.errors import (
     ModelVersionNotFound,
 )
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.registry import ModelDefaults, ModelRegistry, Registration
 from torchkeep.frontend.served_model import ModelSpec, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore.store import ModelStore
+from torchkeep.modelstore.store import ModelDir, ModelStore
 from torchkeep.runtime.cores import usable_cores
+from torchkeep.runtime.evidence import AgentEvidence
+from torchkeep.runtime.fetch import parse_service
 from torchkeep.runtime.snapshot import SavedModel
 
 FULL = (
@@ -107,6 +111,27 @@ def run(registry: ModelRegistry, scenario: Callable[[], Awaitable[None]]) -> Non
                 await registry.close()
 
     asyncio.run(bounded())
+
+
+def test_load_is_recorded_before_packages_of_the_model_are_installed(
+    tmp_path: Path, make: Make, pack: Callable[..., str]
+) -> None:
+    agent = Agent(lambda _: b"")
+    recorded: list[int] = []
+
+    class Watched(Installer):
+        async def prepare(self, name: str, runtime: str, model_dir: ModelDir) -> Dependencies:
+            recorded.append(len(agent.events))
+            return await super().prepare(name, runtime, model_dir)
+
+    with agent.listening():
+        ground = make()._ground
+        events = ModelEvents(AgentEvidence(parse_service(agent.address, {"http": 8006})))
+        installer = Watched(ground.zygote, {}, is_allowed=False)
+        store = ModelStore(tmp_path / "store", [], tmp_path)
+        registry = ModelRegistry(store, ground, ModelDefaults(), installer, events)
+        spec_of(registry, Registration(pack()))
+    assert recorded == [1]
 
 
 def spec_of(registry: ModelRegistry, asked: Registration) -> ModelSpec:

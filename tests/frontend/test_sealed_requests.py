@@ -135,6 +135,16 @@ def test_a_session_begins_no_other(sealed: SealedRequests) -> None:
         sealed.open(HERE, Session(second).seal(HERE, replace(REQUEST, request_id=b"l" * 16)))
 
 
+def test_the_place_of_a_session_cannot_be_taken(sealed: SealedRequests, clock: Clock) -> None:
+    sealed.open(HERE, by_hpke(replace(REQUEST, wants_session=True)))
+    clock.now_s += 600  # its id is remembered no more, and whoever stands between has seen it
+    later = replace(REQUEST, time_ms=int(clock.now_s * 1000))
+    with pytest.raises(ReplayedRequest):
+        sealed.open(HERE, by_hpke(replace(later, response_key=b"e" * 32, wants_session=True)))
+    second = replace(later, request_id=b"j" * 16)
+    assert sealed.open(HERE, Session(REQUEST).seal(HERE, second)) == second
+
+
 def test_a_replay_begins_no_session(sealed: SealedRequests) -> None:
     """Nor does one that is too old: what it left behind would last longer than it may itself."""
     body = by_hpke(replace(REQUEST, wants_session=True, time_ms=1))

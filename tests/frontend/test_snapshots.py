@@ -1,22 +1,34 @@
 """Snapshots and a store that does not do what it should: serving comes first."""
 
 import asyncio
+import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from torchkeep.frontend import snapshots
+from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.frontend.snapshots import MAX_SAVES, Snapshots
+from torchkeep.runtime.properties import parse_properties
 from torchkeep.runtime.snapshot import SnapshotStore
 
 
-class NoModels:
+class Models:
+    """What the registry of a server would say of them."""
+
+    def __init__(self, *specs: ModelSpec) -> None:
+        self._specs = specs
+
     def all(self) -> list[Any]:
-        return []
+        return [SimpleNamespace(spec=spec) for spec in self._specs]
 
     def all_waiting(self) -> list[Any]:
         return []
+
+    def is_default(self, _name: str, _version: str) -> bool:
+        return True
 
 
 class Memory(SnapshotStore):
@@ -38,8 +50,8 @@ class Memory(SnapshotStore):
         return max(self.texts.items(), default=None)
 
 
-def of(store: SnapshotStore | None, hides_errors: bool = False) -> Snapshots:
-    registry: Any = NoModels()
+def of(store: SnapshotStore | None, *specs: ModelSpec, hides_errors: bool = False) -> Snapshots:
+    registry: Any = Models(*specs)
     return Snapshots(store, {"model_store": "s"}, None, registry, hides_errors=hides_errors)
 
 
@@ -51,6 +63,26 @@ def test_a_store_gets_name_and_text() -> None:
     name, text = last
     assert name.endswith("-startup.cfg")
     assert "model_store=s" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("url", "archive"),
+    [
+        ("m.mar", "m.mar"),
+        ("/any/where/m.mar", "m.mar"),
+        ("unpacked/", "unpacked"),
+        ("https://bucket.s3.amazonaws.com/a/m.mar?X-Amz-Signature=0/1&x=2", "m.mar"),
+        ("http://host/m.mar#top", "m.mar"),
+    ],
+)
+def test_the_archive_is_named_as_it_lies_in_the_model_store(url: str, archive: str) -> None:
+    store = Memory()
+    asyncio.run(of(store, ModelSpec("m", "1.0", url, handler="")).save("snapshot"))
+    (text,) = store.texts.values()
+    settings = {one.key: one.value for one in parse_properties(text)}
+    saved = json.loads(settings["model_snapshot"])["models"]["m"]["1.0"]
+    assert saved["marName"] == archive
+    assert "Amz" not in text
 
 
 def test_without_a_store_nothing_happens() -> None:

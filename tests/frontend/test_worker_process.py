@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchkeep.frontend import worker_process
+from torchkeep.frontend import batch_traffic, worker_process
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
@@ -335,7 +335,7 @@ async def all_sent(model: ServedModel, *names: str) -> list[Job]:
 def test_what_was_sent_ahead_is_answered_by_the_next_worker(
     deed: str, survivors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+    monkeypatch.setattr(batch_traffic, "QUICK_S", 10.0)
 
     async def scenario() -> None:
         async with asyncio.timeout(30):
@@ -359,7 +359,7 @@ def test_what_was_sent_ahead_is_answered_by_the_next_worker(
 def test_what_was_sent_ahead_is_answered_before_a_worker_is_scaled_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+    monkeypatch.setattr(batch_traffic, "QUICK_S", 10.0)
     deed = (
         QUICK + "time.sleep(0.2)\nwhile True:\n send(sealed(good(request)))\n request = receive()"
     )
@@ -379,7 +379,7 @@ def test_what_was_sent_ahead_is_answered_before_a_worker_is_scaled_down(
 def test_what_was_sent_ahead_is_refused_when_its_model_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_process, "QUICK_S", 10.0)
+    monkeypatch.setattr(batch_traffic, "QUICK_S", 10.0)
 
     async def scenario() -> None:
         async with asyncio.timeout(30):
@@ -400,7 +400,7 @@ def test_what_was_sent_ahead_is_refused_when_its_model_goes(
 def test_nothing_is_sent_ahead_to_one_of_many_to_a_slow_one_or_to_one_that_batches(
     workers: int, quick_s: float, spec: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_process, "QUICK_S", quick_s)
+    monkeypatch.setattr(batch_traffic, "QUICK_S", quick_s)
     deed = "send(sealed(good(request)))\nrequest = receive()\ntime.sleep(60)"
 
     async def scenario() -> None:

@@ -208,6 +208,18 @@ def test_report_that_somebody_else_wrote_to_is_not_used(kernel: Kernel) -> None:
     assert error.is_temporary
 
 
+def test_report_that_stays_behind_does_not_spoil_its_quote(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def remove(name: str) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(kernel, "remove", remove)
+    assert quoted_data(evidence(KernelEvidence(kernel), HASH)) == HASH
+    assert "stays behind" in caplog.text
+    kernel.reports.clear()
+
+
 def test_other_provider_is_named(kernel: Kernel) -> None:
     kernel.provider = b"sev_guest\n"
     assert "sev_guest" in str(failure(KernelEvidence(kernel)))

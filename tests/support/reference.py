@@ -5,7 +5,6 @@ It is there where TORCHKEEP_REFERENCE names its virtual environment and Java is 
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ from typing import Any
 
 import pytest
 
-SYSTEM_TESTS = Path(__file__).resolve().parent.parent / "system"
+from bench.servers import Product
+from conformance.archives import build_archives
+from conformance.case import Scenario
+from conformance.servers import THEIRS, Server
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,13 @@ def as_parameters() -> list[Any]:
 def real_torchserve(
     archives: tuple[str, ...], models: tuple[str, ...], home: Path, **config: str
 ) -> Iterator[Bases]:
-    """One that serves these archives of tests/system/archives.py."""
-    sys.path.insert(0, str(SYSTEM_TESTS))  # they are neighbours of a script, and no package
-    try:
-        from archives import build_archives
-        from cases import Scenario
-        from record_facts import torchserve
-    finally:
-        sys.path.remove(str(SYSTEM_TESTS))
+    """One that serves these archives of conformance/archives.py, from `home`/store."""
     scenario = Scenario("reference", archives, [], config=config, models=models)
     build_archives(home / "store", archives)
-    environment = Path(os.environ["TORCHKEEP_REFERENCE"])
-    with torchserve(environment, scenario, home) as (inference, management):
-        lines = (home / "config.properties").read_text().splitlines()
-        settings = dict(line.split("=", 1) for line in lines)
-        yield Bases(inference, management, settings["metrics_address"])
+    product = Product(THEIRS, Path(os.environ["TORCHKEEP_REFERENCE"]) / "bin" / "torchserve")
+    server = Server(product, scenario, home, files="")
+    try:
+        server.start()
+        yield Bases(server.inference, server.management, server.metrics)
+    finally:
+        server.stop()

@@ -6,17 +6,14 @@ files, the same models, the same workers and the same descriptors.
 """
 
 import http.client
-import importlib.util
 import io
 import json
 import socket
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import Bases, as_parameters, real_torchserve
+
+from conformance import raw_http
+from conformance.archives import build_archives
 
 DEADLINE_S = 30  # of an answer, on a machine that is busy; it takes some milliseconds
 LARGE = 100 << 20
@@ -37,18 +37,6 @@ def handle(data, context):
         return None
     return [str(sum(len(value) for value in row.values())) for row in data]
 """
-
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    path = Path(__file__).parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"bad_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -377,7 +365,7 @@ def target(
     shared_server_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Target:
     store = tmp_path_factory.mktemp("store")
-    neighbour("archives").build_archives(store, ("echo",))
+    build_archives(store, ("echo",))
     server = shared_server_factory(models=["echo=echo.mar"], store=store)
     server.wait_until_ready("echo")
     return Target(server, store)
@@ -562,7 +550,6 @@ HEADERS = {
 @pytest.mark.parametrize("port", ["inference", "management"])
 @pytest.mark.parametrize("name", HEADERS)
 def test_bad_headers(untouched: Target, port: str, name: str) -> None:
-    raw_http = neighbour("raw_http")
     request = b"POST /models HTTP/1.1\r\n" + HEADERS[name]
     answer = raw_http.send_raw(getattr(untouched.bases, port), request, timeout_s=DEADLINE_S)
     assert (answer.status, answer.is_closed) == (400, True)

@@ -5,20 +5,18 @@ server and, where it is there, the real TorchServe, and must get the same from b
 """
 
 import asyncio
-import importlib.util
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 import requests
 from reference import Bases, as_parameters, real_torchserve
+
+from conformance.archives import build_archives
 
 CONNECTIONS = 64
 REQUESTS_EACH = 4
@@ -28,24 +26,12 @@ OF_ONE_REQUEST = {"request_id", "request_ids"}
 OF_ONE_HEADER = {"Host", "host", "Content-Type", "content-type"}
 
 
-def neighbour(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    path = Path(__file__).parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"clients_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def ours(
     shared_server_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Bases:
     store = tmp_path_factory.mktemp("store")
-    neighbour("archives").build_archives(store, ("echo", "streams"))
+    build_archives(store, ("echo", "streams"))
     server = shared_server_factory(models=["echo=echo.mar", "streams=streams.mar"], store=store)
     server.wait_until_ready("echo", "streams")
     return Bases(server.inference, server.management, server.metrics)

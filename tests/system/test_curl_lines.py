@@ -5,24 +5,23 @@ models for those that are here. Each line gives the documented answer here and, 
 TorchServe is there, the same from it. The lines run in order: some need what others did.
 """
 
-import importlib.util
 import json
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from reference import Bases, as_parameters, real_torchserve
+
+from conformance.archives import build_archives
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -34,18 +33,6 @@ OF_ONE_SERVER = re.compile(
     r'"(Host|startTime|pid|memoryUsage|id|description|Content-Length)": ("(?:[^"\\]|\\.)*"|\d+)'
     r"|x-request-id: .*|boundary=[^\"]*|127\.0\.0\.1:\d+"
 )
-
-
-def neighbour(name: str) -> ModuleType:
-    """A module beside this file: importlib mode puts no test folder on the path."""
-    path = Path(__file__).parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"curl_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up here
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -314,7 +301,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("curl")
     (place / "kitten.jpg").write_bytes(KITTEN)
     (place / "kserve.json").write_text(json.dumps(KSERVE))
-    neighbour("archives").build_archives(place / "store", ARCHIVES)
+    build_archives(place / "store", ARCHIVES)
     return place
 
 

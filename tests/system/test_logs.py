@@ -208,9 +208,43 @@ def test_system_metrics_can_be_switched_off(metered: Start) -> None:
     assert b"DiskUsage{" not in text
 
 
-def test_a_system_metrics_cmd_is_told_to_be_in_vain(metered: Start) -> None:
+def test_a_script_of_torchserves_is_told_to_be_in_vain(metered: Start) -> None:
     server = metered(system_metrics_cmd="ts/metrics/metric_collector.py --gpu 0")
-    assert "system_metrics_cmd is not run, the server reads processors" in server.log_text()
+    assert "--gpu 0 is not run" in server.log_text()
+    assert "the server reads processors, memory and disk itself" in server.log_text()
+
+
+SCRIPT = """
+import sys
+pids = [int(pid) for pid in sys.stdin.readline().split(",") if pid.strip()]
+print(f"DiskUsage.Gigabytes:{len(pids)}.{sys.argv[1]}|#Level:Host|#hostname:h,timestamp:1")
+print("Unknown.Count:1|#Level:Host|#hostname:h,timestamp:1")
+print("no metric")
+print()
+print("MemoryUsed.Megabytes:9|#Level:Host|#hostname:h,timestamp:1")
+"""
+
+
+def test_a_script_of_the_users_reads_the_machine(metered: Start, tmp_path: Path, poll: Any) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    server = metered(
+        system_metrics_cmd=f"{tmp_path}/mine.py 5",
+        metrics_mode="prometheus",
+        metric_time_interval="1",
+    )
+
+    def text() -> str:
+        return str(server.request("GET", "/metrics", port="metrics")[2], "utf-8")
+
+    workers = len(server.workers("metered"))
+    poll(lambda: re.search(rf"^DiskUsage\{{.*\}} {workers}\.5$", text(), re.M), "its figure")
+    assert "MemoryUsed{" not in text()  # behind the empty line
+
+
+def test_a_script_that_fails_is_told(metered: Start, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit('no such sensor')")
+    server = metered(system_metrics_cmd=f"{tmp_path}/mine.py")
+    assert "mine.py failed: no such sensor" in server.wait_for_lines("no such sensor")
 
 
 def test_a_bad_metrics_yaml_is_told_and_the_server_starts(server_factory: Any) -> None:
