@@ -91,7 +91,6 @@ class Scenario:
     shares_port: bool = False  # inference and management
     elsewhere: tuple[str, ...] = ()  # archives in `<home>/elsewhere`, which `<files>` serves
     needs_torch: bool = False
-    explains: bool = False  # by captum, which ours needs for that as well
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
 
     @property

@@ -46,6 +46,30 @@ IMAGES = Scenario(
         register("few_pixels"),
         infer("classify", "/predictions/few_pixels", picture(), PNG, comparison="numbers"),
         infer(
+            "explain",
+            "/explanations/few_pixels",
+            picture(),
+            PNG,
+            comparison="numbers",
+            needs_captum=True,
+        ),
+        infer(
+            "explain a class",
+            "/explanations/few_pixels",
+            form(
+                ('Content-Disposition: form-data; name="data"; filename="p.png"', picture()),
+                (
+                    'Content-Disposition: form-data; name="target"; filename="t"\r\n'
+                    "Content-Type: application/json",
+                    b"3",
+                ),
+            ),
+            MULTIPART,
+            comparison="numbers",
+            needs_captum=True,
+        ),
+        infer("explain nothing", "/explanations/few_pixels", needs_captum=True),
+        infer(
             "numbers for a picture",
             "/predictions/few_pixels",
             str([[[0.5] * 8] * 8] * 3).encode(),
@@ -79,6 +103,29 @@ TEXT = Scenario(
         ),
         infer("not utf-8", "/predictions/text", b"it was \xff"),
         infer("json", "/predictions/text", b'{"text": "great"}', JSON),
+        infer(
+            "explain a text",
+            "/explanations/text",
+            b"it was great",
+            comparison="numbers",
+            needs_captum=True,
+        ),
+        infer(
+            "explain a typed text",
+            "/explanations/text",
+            b"it was great",
+            "text/plain",
+            comparison="numbers",
+            needs_captum=True,
+        ),
+        infer(
+            "explain one word",
+            "/explanations/text",
+            b"stop",
+            deliberate="one-word-explanations",
+            our_status=200,
+            needs_captum=True,
+        ),
         register("text_pairs"),
         replace(
             infer("two texts", "/predictions/text_pairs", b"it was great", "text/plain"),
@@ -112,47 +159,4 @@ TENSORS = Scenario(
     needs_torch=True,
 )
 
-EXPLANATIONS = Scenario(
-    "explanations by captum",
-    archives=("few_pixels", "text"),
-    cases=[
-        register("few_pixels"),
-        infer("explain", "/explanations/few_pixels", picture(), PNG, comparison="numbers"),
-        infer(
-            "explain a class",
-            "/explanations/few_pixels",
-            form(
-                ('Content-Disposition: form-data; name="data"; filename="p.png"', picture()),
-                (
-                    'Content-Disposition: form-data; name="target"; filename="t"\r\n'
-                    "Content-Type: application/json",
-                    b"3",
-                ),
-            ),
-            MULTIPART,
-            comparison="numbers",
-        ),
-        infer("explain nothing", "/explanations/few_pixels"),
-        register("text"),
-        infer("explain a text", "/explanations/text", b"it was great", comparison="numbers"),
-        infer(
-            "explain a typed text",
-            "/explanations/text",
-            b"it was great",
-            "text/plain",
-            comparison="numbers",
-        ),
-        infer(
-            "explain one word",
-            "/explanations/text",
-            b"stop",
-            deliberate="one-word-explanations",
-            our_status=200,
-        ),
-    ],
-    needs_torch=True,
-    needs_captum=True,
-    explains=True,
-)
-
-SCENARIOS = [IMAGES, TEXT, TENSORS, EXPLANATIONS]
+SCENARIOS = [IMAGES, TEXT, TENSORS]

@@ -7,7 +7,6 @@ is listed in conformance/differences.py.
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +48,6 @@ def files(tmp_path: Path) -> Iterator[str]:
 
 def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
-    if scenario.explains:
-        has_none = find_spec("captum") is None
-        marks.append(pytest.mark.skipif(has_none, reason="captum is not installed"))
     if scenario.is_long:
         marks.append(pytest.mark.long)
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
