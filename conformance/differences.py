@@ -508,9 +508,11 @@ GROUPS = (
             ),
             Difference(
                 "lines-once",
-                "Metrics and lines of the server itself are also in `ts_log.log` and on stdout,"
-                " some twice",
-                "Once, in their own file",
+                "Metrics are also in `ts_log.log` and on stdout, where all that models print is,"
+                " too; lines of the server are twice in `ts_log.log`",
+                "Metrics are in their own files only, what models print on their stdout in"
+                " `model_log.log` and `ts_log.log`; a logging configuration brings both to stdout:"
+                " [logging.md](logging.md)",
                 "A quarter of the lines, and each is where one looks for it",
                 tests=("tests/system/test_logs.py::test_files_and_stdout_of_a_server",),
             ),
