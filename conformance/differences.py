@@ -357,6 +357,17 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "passwords-in-urls",
+                "`user:password@` in a register URL is left out of the request, and shown in"
+                " descriptions",
+                "400, and nothing is fetched",
+                "One learns at once that the password is of no use, and it does not stay on show",
+                tests=(
+                    "tests/modelstore/test_download.py::"
+                    "test_a_password_in_the_url_is_refused_and_not_logged",
+                ),
+            ),
+            Difference(
                 "files-that-are-no-archives",
                 "A `file://` URL copies any file into the model store, where it stays; so does what"
                 " a download brought",
@@ -564,6 +575,14 @@ GROUPS = (
     Group(
         "Configuration",
         (
+            Difference(
+                "numbers-that-are-none",
+                "Some keys whose value is no number, `job_queue_size=abc` for one, fail at their"
+                " first use, which may be the first registration",
+                "The start fails, with file, line, key and what was expected",
+                "A slip in a configuration shows before anybody depends on it",
+                tests=("tests/runtime/test_config.py::test_the_complaint_in_full",),
+            ),
             Difference(
                 "modern-tls",
                 "`https` speaks TLS 1.2 only, with two RSA cipher suites, one of them CBC",
