@@ -506,6 +506,17 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "passwords-in-urls",
+                "`user:password@` in a register URL is left out of the request, and shown in"
+                " descriptions",
+                "400, and nothing is fetched",
+                "One learns at once that the password is of no use, and it does not stay on show",
+                tests=(
+                    "tests/modelstore/test_download.py::"
+                    "test_a_password_in_the_url_is_refused_and_not_logged",
+                ),
+            ),
+            Difference(
                 "files-that-are-no-archives",
                 "A `file://` URL copies any file into the model store, where it stays; so does what"
                 " a download brought",
@@ -657,9 +668,11 @@ GROUPS = (
             ),
             Difference(
                 "lines-once",
-                "Metrics and lines of the server itself are also in `ts_log.log` and on stdout,"
-                " some twice",
-                "Once, in their own file",
+                "Metrics are also in `ts_log.log` and on stdout, where all that models print is,"
+                " too; lines of the server are twice in `ts_log.log`",
+                "Metrics are in their own files only, what models print on their stdout in"
+                " `model_log.log` and `ts_log.log`; a logging configuration brings both to stdout:"
+                " [logging.md](logging.md)",
                 "A quarter of the lines, and each is where one looks for it",
                 tests=("tests/system/test_logs.py::test_files_and_stdout_of_a_server",),
             ),
@@ -712,6 +725,14 @@ GROUPS = (
     Group(
         "Configuration",
         (
+            Difference(
+                "numbers-that-are-none",
+                "Some keys whose value is no number, `job_queue_size=abc` for one, fail at their"
+                " first use, which may be the first registration",
+                "The start fails, with file, line, key and what was expected",
+                "A slip in a configuration shows before anybody depends on it",
+                tests=("tests/runtime/test_config.py::test_the_complaint_in_full",),
+            ),
             Difference(
                 "modern-tls",
                 "`https` speaks TLS 1.2 only, with two RSA cipher suites, one of them CBC",
