@@ -8,15 +8,19 @@ import glob
 import json
 import logging
 import os
-import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchkeep.modelstore.archive_target import (
+    base_name,
+    check_target,
+    created_on,
+    existing_file,
+)
 from torchkeep.modelstore.archive_writer import Content, write_archive
-from torchkeep.modelstore.errors import ArchiverError
+from torchkeep.modelstore.errors import ArchiverError, PartMissing
 from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES
 
 log = logging.getLogger(__name__)
@@ -33,7 +37,6 @@ BUILT_IN_HANDLERS = (
     "vllm_handler",
     "trt_llm_handler",
 )
-MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_\-.]*$")
 SKIPPED_DIRS = ("__pycache__", "__MACOSX")
 
 
@@ -55,7 +58,7 @@ class ArchiveParts:
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; exits with TorchServe's codes: 2 for wrong flags, else 1."""
     logging.basicConfig(format="%(levelname)s - %(message)s", level=logging.INFO)
-    flags = _parser().parse_args(argv)
+    flags = parser().parse_args(argv)
     parts = ArchiveParts(
         model_name=flags.model_name,
         version=flags.version,
@@ -83,25 +86,12 @@ def pack(
     force: bool = False,
 ) -> Path:
     """Write the archive below `export_path`; returns its path."""
-    if not MODEL_NAME.fullmatch(parts.model_name):
+    if archive_format not in ARCHIVE_SUFFIXES:
         raise ArchiverError(
-            "Model name contains special characters.\n"
-            f"The allowed regular expression filter for model name is: {MODEL_NAME.pattern}"
+            f"Archive format {archive_format}: expected one of {', '.join(ARCHIVE_SUFFIXES)}."
         )
-    if not export_path.is_dir():
-        raise ArchiverError(
-            f"Given export-path {export_path} is not a directory. "
-            "Point to a valid export-path directory."
-        )
-    target = export_path / (parts.model_name + ARCHIVE_SUFFIXES[archive_format])
-    if target.exists():
-        if not force:
-            raise ArchiverError(
-                f"{target} already exists.\n"
-                "Please specify --force/-f option to overwrite the model archive output file.\n"
-                "See -h/--help for more details."
-            )
-        log.warning("Overwriting %s ...", target)
+    suffix = ARCHIVE_SUFFIXES[archive_format]
+    target = check_target("model", parts.model_name, export_path, suffix, force=force)
     write_archive(target, archive_format, parts.model_name, _collect(parts))
     return target
 
@@ -113,14 +103,14 @@ def _collect(parts: ArchiveParts) -> dict[str, Content]:
     named = (parts.serialized_file, parts.model_file, handler_file, parts.requirements_file)
     for source in (*named, parts.config_file):
         if source is not None:
-            _add(entries, Path(source).name, _existing_file(source))
+            _add(entries, Path(source).name, existing_file(source))
     for pattern in parts.extra_files:
         for path in _expand(pattern):
             if path.is_dir():
                 for name, file in _walk(path):
                     _add(entries, name, file)
             else:
-                _add(entries, path.name, _existing_file(str(path)))
+                _add(entries, path.name, existing_file(str(path)))
     entries.pop(MANIFEST_PATH, None)
     manifest = json.dumps(_manifest(parts), indent=2).encode()
     return {**dict(sorted(entries.items())), MANIFEST_PATH: manifest}
@@ -143,17 +133,8 @@ def _handler_file(parts: ArchiveParts) -> str | None:
     module, colon, _ = name.partition(":")
     # TorchServe: `file:function` names file.py, `file.py:function` is not accepted
     if colon and module.endswith(suffix):
-        raise ArchiverError(f"File does not exist: {path} (write {module[: -len(suffix)]}:...)")
+        raise PartMissing(f"File does not exist: {path} (write {module[: -len(suffix)]}:...)")
     return directory + slash + (module if module.endswith(suffix) else module + suffix)
-
-
-def _existing_file(path: str) -> Path:
-    file = Path(path)
-    if file.is_dir():
-        raise ArchiverError(f"Is a directory: {path}")
-    if not file.is_file():
-        raise ArchiverError(f"File does not exist: {path}")
-    return file
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -161,7 +142,7 @@ def _expand(pattern: str) -> list[Path]:
         return []
     if not glob.has_magic(pattern) or Path(pattern).exists():
         if not Path(pattern).exists():
-            raise ArchiverError(f"File does not exist: {pattern}")
+            raise PartMissing(f"File does not exist: {pattern}")
         return [Path(pattern)]
     matches = sorted(Path(match) for match in glob.glob(pattern))
     if not matches:
@@ -178,68 +159,61 @@ def _walk(directory: Path) -> list[tuple[str, Path]]:
         names[:] = [n for n in names if not n.startswith(".") and n not in SKIPPED_DIRS]
         for name in file_names:
             file = Path(parent, name)
-            files.append((file.relative_to(directory).as_posix(), _existing_file(str(file))))
+            files.append((file.relative_to(directory).as_posix(), existing_file(str(file))))
     return files
 
 
 def _manifest(parts: ArchiveParts) -> Mapping[str, object]:
     """The manifest; keys of parts that were not given are left out."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    created = time.gmtime(int(epoch)) if epoch.isdecimal() else time.localtime()
     model = {
         "modelName": parts.model_name,
-        "serializedFile": _base_name(parts.serialized_file),
-        "handler": _base_name(parts.handler),
-        "modelFile": _base_name(parts.model_file),
+        "serializedFile": base_name(parts.serialized_file),
+        "handler": base_name(parts.handler),
+        "modelFile": base_name(parts.model_file),
         "modelVersion": parts.version or None,
-        "requirementsFile": _base_name(parts.requirements_file),
-        "configFile": _base_name(parts.config_file),
+        "requirementsFile": base_name(parts.requirements_file),
+        "configFile": base_name(parts.config_file),
     }
     return {
-        "createdOn": time.strftime("%d/%m/%Y %H:%M:%S", created),
+        "createdOn": created_on(),
         "runtime": parts.runtime,
         "model": {key: value for key, value in model.items() if value is not None},
         "archiverVersion": ARCHIVER_VERSION,
     }
 
 
-def _base_name(path: str | None) -> str | None:
-    return None if path is None else path.rpartition("/")[2]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    flags = argparse.ArgumentParser(
         prog="torch-model-archiver", description="Torch Model Archiver Tool"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--model-name", required=True, help="the archive is written as {model-name}.mar"
     )
-    parser.add_argument("--serialized-file", help="weights: state dict, TorchScript or ONNX")
-    parser.add_argument(
+    flags.add_argument("--serialized-file", help="weights: state dict, TorchScript or ONNX")
+    flags.add_argument(
         "--model-file", help="Python file with the model's class; needed for state dicts"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--handler", required=True, help="name of a built-in handler, or a Python file"
     )
-    parser.add_argument(
-        "--extra-files", help="files, directories and patterns, separated by commas"
-    )
-    parser.add_argument("--runtime", default="python", choices=RUNTIMES)
-    parser.add_argument(
+    flags.add_argument("--extra-files", help="files, directories and patterns, separated by commas")
+    flags.add_argument("--runtime", default="python", choices=RUNTIMES)
+    flags.add_argument(
         "--export-path", default=os.getcwd(), help="directory to write to (default: this one)"
     )
-    parser.add_argument(
+    flags.add_argument(
         "--archive-format",
         default="default",
         choices=("tgz", "no-archive", "zip-store", "default"),
         help="default: .mar, compressed; zip-store: .mar, not compressed; tgz: .tar.gz; "
         "no-archive: a directory",
     )
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite what exists")
-    parser.add_argument("-v", "--version", required=True, help="version of the model")
-    parser.add_argument("-r", "--requirements-file", help="requirements.txt of the model")
-    parser.add_argument("-c", "--config-file", help="model-config.yaml")
-    return parser
+    flags.add_argument("-f", "--force", action="store_true", help="overwrite what exists")
+    flags.add_argument("-v", "--version", required=True, help="version of the model")
+    flags.add_argument("-r", "--requirements-file", help="requirements.txt of the model")
+    flags.add_argument("-c", "--config-file", help="model-config.yaml")
+    return flags
 
 
 if __name__ == "__main__":

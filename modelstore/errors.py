@@ -66,6 +66,10 @@ class ArchiverError(ModelStoreError):
     """The archiver cannot write the archive that was asked for."""
 
 
+class PartMissing(ArchiverError):
+    """A part of the archive is no file."""
+
+
 KeyStep = Literal[
     "unreachable",
     "attestation refused",

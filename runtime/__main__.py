@@ -3,6 +3,7 @@
 This is the only place that knows all folders, and the only one that reads the environment.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -107,10 +108,10 @@ from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
 
 log = logging.getLogger("torchkeep.runtime")
 
-# Of the `ts` that workers import; metrics_config names another.
-_SHIPPED_METRICS = (
-    Path(__file__).resolve().parent.parent / "backend/ts-compat/ts/configs/metrics.yaml"
-)
+# Holds the `ts` that workers import.
+_TS_COMPAT = Path(__file__).resolve().parent.parent / "backend" / "ts-compat"
+_SHIPPED_METRICS = _TS_COMPAT / "ts/configs/metrics.yaml"  # metrics_config names another
+_TS_PATH = "print the folder of the package `ts`, for tests of handlers and for editors"
 DRAIN_S = 50.0  # `torchserve --stop` waits for 60 s, the listeners for 55
 
 
@@ -126,8 +127,21 @@ def torchkeep(argv: list[str] | None = None) -> None:
         sys.exit(sealing_commands.main(arguments))
     if arguments and arguments[0] in CLIENT_COMMANDS:
         sys.exit(_client_command(arguments))
-    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS}
+    if arguments and arguments[0] == "ts-path":
+        sys.exit(_ts_path(arguments[1:]))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS, "ts-path": _TS_PATH}
     sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _ts_path(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="torchkeep ts-path",
+        description=f"{_TS_PATH[0].upper()}{_TS_PATH[1:]}: PYTHONPATH=$(torchkeep ts-path) pytest. "
+        "The archivers' Python packages are there, too.",
+    )
+    parser.parse_args(arguments)
+    sys.stdout.write(f"{_TS_COMPAT}\n")
+    return 0
 
 
 def _client_command(arguments: list[str]) -> int:

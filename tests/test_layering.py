@@ -98,9 +98,21 @@ def test_folder_imports_only_what_its_process_may(folder: str) -> None:
 def test_ts_imports_nothing_of_ours() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
-        for path in sorted(TS_COMPAT.rglob("*.py"))
+        for path in sorted((TS_COMPAT / "ts").rglob("*.py"))
         for line, name in imports_of(path.read_text())
         if name.split(".")[0] in {"torchkeep", *FOLDERS, "starlette", "uvicorn"}
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("package", ["model_archiver", "workflow_archiver"])
+def test_the_archivers_import_the_modelstore_and_nothing_else(package: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((TS_COMPAT / package).rglob("*.py"))
+        for line, name in imports_of(path.read_text())
+        if name.split(".")[0] not in {package, *sys.stdlib_module_names}
+        and not name.startswith("torchkeep.modelstore.")
     ]
     assert found == []
 

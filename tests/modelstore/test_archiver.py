@@ -120,7 +120,10 @@ def test_what_we_write_opens(tmp_path: Path, archive_format: str) -> None:
 
 
 @pytest.mark.parametrize("archive_format", ["default", "tgz"])
-def test_equal_parts_give_equal_bytes(tmp_path: Path, archive_format: str) -> None:
+def test_equal_parts_give_equal_bytes(
+    tmp_path: Path, archive_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
     parts = ArchiveParts("m", "1.0", "h", extra_files=["extra"])
     first = pack(parts, tmp_path, archive_format).read_bytes()
     os.utime("h.py", (1, 1))
@@ -270,6 +273,17 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_pack_raises_instead_of_exiting(tmp_path: Path) -> None:
     with pytest.raises(ArchiverError, match=r"File does not exist: no\.py"):
         pack(ArchiveParts("m", "1", "no"), tmp_path)
+
+
+def test_without_a_date_of_yours_the_manifest_has_that_of_the_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert run(*REQUIRED, "h") == 0
+    with zipfile.ZipFile("m.mar") as archive:
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        assert manifest["createdOn"] == "01/01/1980 00:00:00"
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
 
 
 def test_an_empty_version_is_left_out_of_the_manifest() -> None:

@@ -231,3 +231,11 @@ def test_https_without_any_key_makes_its_own_and_says_so() -> None:
     assert roof._tls(config) is not None
     (warning,) = config.warnings
     assert "neither keystore nor private_key_file and certificate_file are set" in warning
+
+
+def test_ts_path_is_the_folder_of_ts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        roof.torchkeep(["ts-path"])
+    assert caught.value.code == 0
+    folder = Path(capsys.readouterr().out.removesuffix("\n"))
+    assert (folder / "ts/py.typed").is_file()

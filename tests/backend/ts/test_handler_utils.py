@@ -1,6 +1,7 @@
 """The function that handlers stream with, in its new home and in its old one."""
 
 import warnings
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.runtime.messages import Chunk, Prediction, RequestInput
 from ts.context import Context, RequestProcessor
-from ts.handler_utils.utils import send_intermediate_predict_response
+from ts.handler_utils.utils import import_class, send_intermediate_predict_response
 from ts.protocol import otf_message_handler
 
 
@@ -44,8 +45,8 @@ def test_only_rank_0_sends(
 
 
 def test_without_the_context_nothing_can_be_sent(context: Context) -> None:
-    with pytest.raises(AttributeError):
-        send_intermediate_predict_response(["one"], context.request_ids, "more", 200)
+    with pytest.raises(TypeError):
+        send_intermediate_predict_response(["one"], context.request_ids, "more", 200)  # type: ignore[call-arg]
 
 
 def test_the_old_home_works_and_says_where_to_go(context: Context, sent: list[Chunk]) -> None:
@@ -56,3 +57,22 @@ def test_the_old_home_works_and_says_where_to_go(context: Context, sent: list[Ch
     with warnings.catch_warnings(action="error"):
         send_intermediate_predict_response(["two"], context.request_ids, "more", 200, context)
     assert [chunk.items[0].body for chunk in sent] == [b"one", b"two"]
+
+
+def test_classes_by_name() -> None:
+    assert import_class("collections.OrderedDict") is OrderedDict
+    assert import_class("OrderedDict", "collections") is OrderedDict
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("", "class name is not defined"),
+        ("OrderedDict", "module name is not defined"),
+        ("collections.Nope", "class:Nope not found in module:collections"),
+        ("no_such.Thing", "no_such"),
+    ],
+)
+def test_classes_that_are_not_there(name: str, text: str) -> None:
+    with pytest.raises(ImportError, match=text):
+        import_class(name)

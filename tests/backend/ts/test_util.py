@@ -101,3 +101,16 @@ def test_methods_are_timed_when_the_model_asks(config: Any, recorded: list[str])
     handler = Timed(config)
     assert handler.preprocess(1) == 2
     assert handler.recorded == recorded
+
+
+def test_a_deprecated_function_works_and_warns() -> None:
+    @util.deprecated("0.1", replacement="other.thing", klass=DeprecationWarning)
+    def old(number: int) -> int:
+        return number + 1
+
+    with pytest.warns(DeprecationWarning, match=r"^old is deprecated in 0\.1 and moved to other"):
+        assert old(1) == 2
+
+
+def test_html_is_recognised() -> None:
+    assert util.CLEANUP_REGEX.sub("", "<b>a</b>&nbsp;b&#160;c&#xa0;d & e;") == "abcd & e;"

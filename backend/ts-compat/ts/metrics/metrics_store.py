@@ -61,8 +61,8 @@ class MetricsStore:
         self,
         name: str,
         value: float,
+        unit: str,
         idx: int | None = None,
-        unit: str = "",
         dimensions: list[Dimension] | None = None,
     ) -> None:
         self._add(name, value, unit, self._request_id(idx), dimensions)

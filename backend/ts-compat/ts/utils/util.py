@@ -1,20 +1,24 @@
 """Helpers for handlers: their one exception, class lists, labels and configuration files."""
 
+import functools
 import inspect
 import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
 
 _log = logging.getLogger(__name__)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-CLEANUP_REGEX = re.compile(r"<.*?>")  # the tags of HTML
+# The tags and the entities of HTML.
+CLEANUP_REGEX = re.compile(r"<.*?>|&([a-z0-9]+|#[0-9]{1,6}|#x[0-9a-f]{1,6});")
 
 
 class PredictionException(Exception):
@@ -109,6 +113,24 @@ def map_class_to_label(
 def get_yaml_config(yaml_file_path: str) -> Any:
     with open(yaml_file_path, encoding="utf-8") as file:
         return yaml.safe_load(file)
+
+
+def deprecated(
+    version: str, replacement: str = "", klass: type[Warning] = PendingDeprecationWarning
+) -> Callable[[_Function], _Function]:
+    """A decorator: each call warns that the function is deprecated since `version`."""
+
+    def decorate(function: _Function) -> _Function:
+        text = f"{function.__name__} is deprecated in {version} and moved to {replacement}"
+
+        @functools.wraps(function)
+        def warned(*args: Any, **kwargs: Any) -> Any:
+            warnings.warn(text, klass, stacklevel=2)
+            return function(*args, **kwargs)
+
+        return cast("_Function", warned)
+
+    return decorate
 
 
 def _label(label: Any) -> str:

@@ -1,0 +1,8 @@
+"""The archiver's own error."""
+
+
+class ModelArchiverError(Exception):
+    """The archive cannot be written as asked for; the text says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)

@@ -1,0 +1,1 @@
+"""Where TorchServe keeps its pipelines of NVIDIA's DALI."""

@@ -1,0 +1,1 @@
+"""A context, and a directory with a model, for tests of handlers."""

@@ -1,0 +1,1 @@
+"""Packing workflows from Python, by TorchServe's names."""
