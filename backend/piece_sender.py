@@ -5,13 +5,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchkeep.backend.failures import failure
 from torchkeep.backend.handler_output import (
     checked_status,
     checked_text,
     encode_output,
     to_prediction,
 )
-from torchkeep.runtime.messages import Chunk, RequestInput
+from torchkeep.runtime.messages import Chunk, Prediction, RequestInput
 
 if TYPE_CHECKING:
     from ts.context import RequestProcessor
@@ -24,7 +25,8 @@ class PieceSender:
     worker has only once it serves, pieces are checked and go nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tells_errors: bool = True) -> None:
+        self._tells_errors = tells_errors
         self._send: Callable[[Chunk], None] | None = None
         self._requests: Sequence[RequestInput] = ()
         self._processors: Sequence[RequestProcessor] = ()
@@ -72,6 +74,18 @@ class PieceSender:
             if items and self._send is not None:
                 self._check_process()
                 self._send(Chunk(status, text, items))
+
+    def fail(self, request_id: str, error: Exception) -> None:
+        """Answer this request of the batch with an error, as if the handler had raised it."""
+        status, text = failure(error, self._tells_errors)
+        if status == 200:
+            raise ValueError("a request can only fail with a status other than 200")
+        with self._lock:
+            if all(request.request_id != request_id for request in self._requests):
+                raise ValueError("a request that is not, or no longer, in the batch cannot fail")
+            if self._send is not None:
+                self._check_process()
+                self._send(Chunk(status, text, [Prediction(request_id, b"error")]))
 
     def _check_process(self) -> None:
         # A forked process would seal with the keys and the record number of this one.

@@ -28,6 +28,7 @@ class Profiler:
     def __init__(self, path: str = PROFILE) -> None:
         self._path = path
         self._profile = cProfile.Profile()
+        self._is_failing = False
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Call it; a file that cannot be written is a warning."""
@@ -43,5 +44,8 @@ class Profiler:
         try:
             with open(os.open(self._path, flags, 0o644), "wb") as file:
                 marshal.dump(self._profile.stats, file)
+            self._is_failing = False
         except OSError as error:
-            log.warning("TS_BENCHMARK: %s cannot be written: %s", self._path, error.strerror)
+            if not self._is_failing:  # once, until it works again
+                log.warning("TS_BENCHMARK: %s cannot be written: %s", self._path, error.strerror)
+            self._is_failing = True

@@ -18,15 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from torchkeep.backend.failures import failure, mentions_cuda
 from torchkeep.backend.handler import EntryPoint, expose_handler_paths, load_entry_point
-from torchkeep.backend.handler_output import (
-    UnusableOutput,
-    checked_status,
-    checked_text,
-    encode_output,
-    to_metric,
-    to_prediction,
-)
+from torchkeep.backend.handler_output import encode_output, to_metric, to_prediction
 from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.backend.warm_up import WarmUp, warm_up
 from torchkeep.runtime.errors import ServingError
@@ -42,12 +36,11 @@ from torchkeep.runtime.messages import (
 )
 
 if TYPE_CHECKING:
-    from ts.context import Context
+    from ts.context import Context, RequestProcessor
     from ts.metrics.caching_metric import Emission
 
 log = logging.getLogger(__name__)
 
-PREDICTION_FAILED = "Prediction failed"  # TorchServe's words for what a handler raises
 MAX_ERROR_CHARACTERS = 1000  # of a failed load, on its way to a client
 
 
@@ -79,7 +72,7 @@ class Service:
         self._tells_errors = tells_errors
         self.summary = f"loaded model {context.model_name}"
         self._warm_up = WarmUp()
-        self._pieces: PieceSender = context.cl_socket
+        self._send: Callable[[Chunk], None] | None = None
 
     @classmethod
     def load(cls, load: Load) -> "Service":
@@ -131,21 +124,38 @@ class Service:
 
     def connect(self, send: Callable[[Chunk], None]) -> None:
         """Let the handler send pieces of its answers before they are complete."""
-        self._pieces.connect(send)
+        self._send = send
+        self._context.cl_socket.connect(send)
 
     def predict(self, requests: Sequence[RequestInput]) -> Predictions:
-        """Answer one batch; every request shares the success or failure of the handler's call."""
-        rows = self._set_requests(requests)
-        processors = self._context.request_processor
+        """Answer one batch; every request shares the success or failure of the handler's call.
+
+        But for those that the handler itself has failed through the context.
+        """
+        context = self._context
+        rows = self._set_requests(context, requests)
+        processors = context.request_processor
         started = time.perf_counter()
         try:
-            output = self._entry_point(rows, self._context)
+            output = self._entry_point(rows, context)
             elapsed_ms = (time.perf_counter() - started) * 1000
-            bodies = encode_output(output, len(requests))
+            bodies = self._bodies(output, len(requests))
         except Exception as error:
-            return self._failed(requests, *_failure(error, self._tells_errors))
+            return self._failed(requests, error)
         finally:
-            self._pieces.end()
+            context.cl_socket.end()
+        return self._answered(requests, bodies, processors, elapsed_ms)
+
+    def _bodies(self, output: Any, count: int) -> list[bytes | bytearray]:
+        return encode_output(output, count)
+
+    def _answered(
+        self,
+        requests: Sequence[RequestInput],
+        bodies: "Sequence[bytes | bytearray]",
+        processors: "Sequence[RequestProcessor]",
+        elapsed_ms: float,
+    ) -> Predictions:
         if self._metrics is not None:
             self._metrics.add_time("PredictionTime", round(elapsed_ms, 2), None, "ms")
         items = [
@@ -156,26 +166,28 @@ class Service:
 
     def follow(self, requests: Sequence[RequestInput]) -> None:
         """Compute a batch that another rank answers."""
-        rows = self._set_requests(requests)
+        rows = self._set_requests(self._context, requests)
         try:
             self._entry_point(rows, self._context)
         except Exception as error:
             traceback.print_exception(error)
         finally:
-            self._pieces.end()
+            self._context.cl_socket.end()
             self._emissions.clear()
 
-    def _set_requests(self, requests: Sequence[RequestInput]) -> list[dict[str, Any]]:
+    def _set_requests(
+        self, context: "Context", requests: Sequence[RequestInput]
+    ) -> list[dict[str, Any]]:
         """Point the context at this batch; returns the rows that the handler gets."""
         from ts.context import RequestProcessor
 
         request_ids = {index: request.request_id for index, request in enumerate(requests)}
-        self._context.request_ids = request_ids
-        if self._metrics is not None:
-            self._metrics.set_request_ids(request_ids)
+        context.request_ids = request_ids
+        if context.metrics is not None:
+            context.metrics.set_request_ids(request_ids)
         processors = [RequestProcessor(_visible_headers(request)) for request in requests]
-        self._context.request_processor = processors
-        self._pieces.begin(requests, processors)
+        context.request_processor = processors
+        context.cl_socket.begin(requests, processors)
         return [
             {parameter.name: self._decode(parameter) for parameter in request.parameters}
             for request in requests
@@ -196,7 +208,10 @@ class Service:
             )
         return value
 
-    def _failed(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
+    def _failed(self, requests: Sequence[RequestInput], error: Exception) -> Predictions:
+        return self._refused(requests, *failure(error, self._tells_errors))
+
+    def _refused(self, requests: Sequence[RequestInput], status: int, message: str) -> Predictions:
         items = [Prediction(request.request_id, b"error") for request in requests]
         return Predictions(status, message, items, self._take_metrics())
 
@@ -232,7 +247,7 @@ def _build_context(load: Load, emissions: "list[Emission]") -> "Context":
         metrics=metrics,
         model_yaml_config=_read_model_config(Path(load.model_dir), manifest),
     )
-    context.cl_socket = PieceSender()
+    context.cl_socket = PieceSender(load.sandbox.tells_errors)
     context.is_confined = load.sandbox.level != "off"
     return context
 
@@ -260,42 +275,12 @@ def _read_model_config(model_dir: Path, manifest: dict[str, Any] | None) -> dict
 
 
 def _load_failed(error: Exception) -> LoadFailed:
-    is_cuda_failure = isinstance(error, RuntimeError) and _mentions_cuda(error)
+    is_cuda_failure = isinstance(error, RuntimeError) and mentions_cuda(error)
     if isinstance(error, MemoryError) or is_cuda_failure:
         return LoadFailed(507, "System out of memory")
     # The exception's own text may have many lines: all on one, as a log line and a reply need.
     line = " ".join(traceback.format_exception_only(error)[-1].split())
     return LoadFailed(500, line[:MAX_ERROR_CHARACTERS])
-
-
-def _failure(error: Exception, tells_errors: bool) -> tuple[int, str]:
-    """The status and message that TorchServe gives to every request of the batch."""
-    from ts.utils.util import PredictionException
-
-    match error:
-        case UnusableOutput():
-            log.warning("%s", error)
-            return 503, str(error)
-        case PredictionException():
-            traceback.print_exception(error)
-            status = checked_status(error.error_code)
-            # A message that is no text ends TorchServe's worker; here it is written out.
-            message = checked_text(str(error.message)) if tells_errors else PREDICTION_FAILED
-            # TorchServe: 413 would end the connection like an oversized request.
-            return 507 if status == 413 else status, message
-        case MemoryError():
-            traceback.print_exception(error)
-            return 507, "Out of resources"
-        case _:
-            traceback.print_exception(error)
-            if _mentions_cuda(error):
-                return 507, "Out of resources"
-            return 503, PREDICTION_FAILED
-
-
-def _mentions_cuda(error: Exception) -> bool:
-    # TorchServe's rule for running out of memory. Formatted here, as `str` may itself raise.
-    return "CUDA" in "".join(traceback.format_exception_only(error))
 
 
 def _visible_headers(request: RequestInput) -> dict[str, Any]:

@@ -2,23 +2,28 @@
 
 Messages arrive sealed; nothing is parsed before it is opened. The end of the stream means
 that the frontend let go of this worker, and so does a frame that does not open: then the
-process ends and the frontend decides what happens next.
+process ends and the frontend decides what happens next. Where the handler is a coroutine,
+`ConcurrentWorker` takes over once the model is loaded.
 """
 
 import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
 from time import perf_counter
 
 from torchkeep.backend import process
+from torchkeep.backend.concurrent_service import ConcurrentService
+from torchkeep.backend.concurrent_worker import ConcurrentWorker
 from torchkeep.backend.confine import confine, confine_fork
 from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.ranks import Ranks
 from torchkeep.backend.sending import send_all
 from torchkeep.backend.service import LoadFailed, Service
+from torchkeep.backend.step_service import StepService
 from torchkeep.runtime.errors import WireError
-from torchkeep.runtime.messages import Load, Loaded, Message, Predict
+from torchkeep.runtime.messages import Load, Loaded, Message, Predict, Way
 from torchkeep.runtime.processes import become_subreaper, keep_memory_private
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
@@ -26,6 +31,12 @@ from torchkeep.runtime.wire import SECRET_BYTES, Wire
 # within the first time, the worker looks out for it, for at most the second, before it sleeps.
 SOON_S = 0.0005
 LOOKOUT_S = 0.0003
+
+SERVICES: Mapping[Way, type[Service]] = {
+    "batches": Service,
+    "steps": StepService,
+    "concurrent": ConcurrentService,
+}
 
 
 class Worker:
@@ -76,6 +87,9 @@ class Worker:
                 raise SystemExit(f"The frontend's frame was refused: {error}") from None
             for message in messages:
                 self._send(self._answer(message))
+            if isinstance(self._service, ConcurrentService):
+                ConcurrentWorker(self._connection, self._wire, self._service).run()
+                return
 
     def _receive(self) -> int:
         """Fill the wire's buffer; the number of bytes that came, 0 at the end of the stream."""
@@ -154,7 +168,7 @@ def load_service(load: Load) -> Service:
     """
     _enter(load)
     process.set_threads(load.threads)
-    return Service.load(load)
+    return SERVICES[load.way].load(load)
 
 
 def _enter(load: Load) -> None:

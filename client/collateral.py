@@ -50,7 +50,10 @@ class CollateralFile:
 
 
 class CollateralService:
-    """A PCCS: Intel's own service, or a cache of it. Kept for an hour, platform by platform."""
+    """A PCCS: Intel's own service, or a cache of it. Kept for an hour, platform by platform.
+
+    No longer than it lasts: by then the service may have newer.
+    """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = f"from {url}"
@@ -66,7 +69,7 @@ class CollateralService:
         # A thread of its own: the caller's may run an event loop already.
         with ThreadPoolExecutor(1) as thread:
             text = thread.submit(asyncio.run, self._fetch(quote)).result()
-        self._kept[platform] = (self._clock() + KEPT_S, text)
+        self._kept[platform] = (self._clock() + _keep_s(text), text)
         return text
 
     async def _fetch(self, quote: bytes) -> str:
@@ -136,6 +139,14 @@ def read_collateral(text: str) -> Collateral:
 
 def _date(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _keep_s(text: str) -> float:
+    try:
+        left = read_collateral(text).expires - datetime.now(UTC)
+    except CollateralError:  # whoever judges it says so
+        return 0.0
+    return min(KEPT_S, left.total_seconds())
 
 
 def _platform(quote: bytes) -> str:

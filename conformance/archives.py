@@ -221,6 +221,54 @@ SOURCES: dict[str, Source] = {
     "stream_batches": Source(
         "streams.py", config="batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
     ),
+    "sequences": Source(
+        "sequences.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 2\nmaxBatchDelay: 50\n"
+        "sequenceBatching: true\nsequenceMaxIdleMSec: 3000\nmaxNumSequence: 2\n"
+        "maxSequenceJobQueueSize: 2\n",
+    ),
+    "short_sequences": Source(
+        "sequences.py",
+        config="minWorkers: 2\nmaxWorkers: 2\nbatchSize: 2\nmaxBatchDelay: 50\n"
+        "sequenceBatching: true\nsequenceMaxIdleMSec: 1500\nmaxNumSequence: 2\n"
+        "maxSequenceJobQueueSize: 1\n",
+    ),
+    "endless_sequences": Source("sequences.py", config="sequenceBatching: true\n"),
+    "steps": Source(
+        "steps.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 2\nmaxBatchDelay: 50\n"
+        "continuousBatching: true\n",
+    ),
+    "sequence_steps": Source(
+        "steps.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 2\nmaxBatchDelay: 50\n"
+        "continuousBatching: true\nsequenceBatching: true\nsequenceMaxIdleMSec: 60000\n"
+        "maxNumSequence: 2\nmaxSequenceJobQueueSize: 2\n",
+    ),
+    "coroutines": Source(
+        "coroutines.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nresponseTimeout: 1\nasyncCommunication: true\n",
+    ),
+    "coroutine_pairs": Source(
+        "coroutines.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 2\nmaxBatchDelay: 5000\n"
+        "asyncCommunication: true\n",
+    ),
+    "coroutine_ticket": Source(
+        "coroutines.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nasyncCommunication: true\nuseJobTicket: true\n",
+    ),
+    "plain_function": Source(
+        "plain_function.py", config="minWorkers: 1\nmaxWorkers: 1\nasyncCommunication: true\n"
+    ),
+    "micro_batches": Source(
+        "micro_batches.py",
+        config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 3\nmaxBatchDelay: 300\n"
+        "micro_batching:\n  parallelism: {preprocess: 2, inference: 1, postprocess: 1}\n",
+    ),
+    "some_fail": Source(
+        "some_fail.py", config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 3\nmaxBatchDelay: 5000\n"
+    ),
     "resnet": Source(
         "image_classifier",
         serialized_file="resnet18.pt",

@@ -26,6 +26,8 @@ class Group:
     differences: tuple[Difference, ...]
 
 
+WAYS = "tests/system/test_ways_of_running.py::"
+
 GROUPS = (
     Group(
         "Requests and connections",
@@ -207,6 +209,118 @@ GROUPS = (
         ),
     ),
     Group(
+        "Ways of running",
+        (
+            Difference(
+                "requests-that-fail-alone",
+                "What a handler raises fails its whole batch",
+                "`context.fail(index, error)` answers one request with an error, the others as"
+                " ever",
+                "One bad input costs its neighbours nothing",
+                tests=(WAYS + "test_a_handler_fails_some_requests_of_a_batch",),
+            ),
+            Difference(
+                "handlers-end-sequences",
+                "A handler may end sequences (`ts_request_sequence_end` of an answer) only with"
+                " `continuousBatching`, and what waits of one is never answered",
+                "It always may, and what waits opens the sequence anew",
+                "Room for other sequences without an idle time, and no client waits for ever",
+                tests=(
+                    "tests/frontend/test_sequences.py::"
+                    "test_an_answer_ends_the_sequences_that_it_names",
+                ),
+            ),
+            Difference(
+                "sequences-of-workers-that-died",
+                "A sequence stays with its worker when that has died, or is lost when it is scaled"
+                " away",
+                "It is over, and what waits of it opens it anew with a worker that serves",
+                "What the handler knew is gone in either case, and nobody waits",
+                tests=(
+                    "tests/frontend/test_sequences.py::"
+                    "test_the_sequences_of_a_worker_that_is_gone_go_on_with_another",
+                ),
+            ),
+            Difference(
+                "sequences-need-an-idle-time",
+                "A model with `sequenceBatching` and no `sequenceMaxIdleMSec` is registered, and"
+                " answers each request with 500",
+                "Registration answers 400, and says what is missing",
+                "The mistake shows where it was made",
+                tests=(WAYS + "test_sequences_without_an_end_are_refused",),
+            ),
+            Difference(
+                "sequence-keys-in-workers",
+                "`ts_header_key_sequence_*` are not told to workers: `context.get_sequence_id`"
+                " finds nothing",
+                "They are, unless the environment names the keys itself",
+                "One place to configure",
+                tests=(WAYS + "test_sequences_have_a_worker_each_and_wait_their_turn",),
+            ),
+            Difference(
+                "one-step-streams",
+                "With continuous batching, an answer that is finished in its first step leaves the"
+                " client hanging",
+                "It is a complete response",
+                "The client gets its answer",
+            ),
+            Difference(
+                "criteria-that-raise",
+                "A stopping criterion that raises ends the worker: 500",
+                "503, as for a handler that raises",
+                "The model stays loaded",
+            ),
+            Difference(
+                "async-neighbours",
+                "What one request to an async handler fails of, all that are under way fail of",
+                "It alone",
+                "Nobody pays for another client's input",
+                tests=(WAYS + "test_coroutines_run_side_by_side_and_fail_alone",),
+            ),
+            Difference(
+                "async-plain-functions",
+                "With `asyncCommunication`, a `handle` that is no coroutine answers 503",
+                "It is called all the same, and holds up the others meanwhile",
+                "A handler may change one step at a time",
+            ),
+            Difference(
+                "async-batches",
+                "With `asyncCommunication` and a batch size above 1, requests are never answered",
+                "The coroutine gets the rows of a batch",
+                "Async handlers may batch",
+                tests=(WAYS + "test_coroutines_may_have_batches",),
+            ),
+            Difference(
+                "async-deaths",
+                "When an async worker dies, its requests are never answered, nor are later ones",
+                "500 or 507 `Worker died.`, and a new worker serves",
+                "No client waits for ever",
+                tests=(
+                    WAYS
+                    + "test_coroutines_under_way_are_answered_when_their_worker_dies_or_leaves",
+                ),
+            ),
+            Difference(
+                "async-clients-that-left",
+                "A coroutine whose client has left goes on",
+                "It is cancelled",
+                "Nothing is computed for nobody",
+                tests=(WAYS + "test_a_client_that_leaves_cancels_its_coroutine",),
+            ),
+            Difference(
+                "micro-batch-errors",
+                "What a step of `MicroBatching` raises leaves the client without an answer until"
+                " `responseTimeout` ends the worker",
+                "503 at once, and the worker lives",
+                "A bad input costs one batch",
+                tests=(
+                    "tests/backend/ts/test_micro_batching.py::"
+                    "test_what_a_step_raises_is_raised_and_the_next_batch_is_answered",
+                ),
+            ),
+        ),
+    ),
+    Group(
         "Models and workers",
         (
             Difference(
@@ -225,6 +339,10 @@ GROUPS = (
                 "The description of a model whose worker crashed says `UNLOADING`",
                 "It has a member more, `notReady`: why there is no worker",
                 "One need not search the log",
+                tests=(
+                    "tests/system/test_sandbox.py::"
+                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
+                ),
             ),
             Difference(
                 "refused-scaling-changes-nothing",
@@ -241,21 +359,18 @@ GROUPS = (
                 "A failed deployment can simply be repeated",
             ),
             Difference(
-                "why-not-ready",
-                "A description of a model tells that its workers are not ready",
-                "Where none is, `notReady` at its end tells why",
-                "The one who operates sees the reason where he looks, not only in the log",
-                tests=(
-                    "tests/system/test_sandbox.py::"
-                    "test_a_model_that_asks_for_network_is_refused_where_the_server_does_not",
-                ),
-            ),
-            Difference(
                 "empty-configs",
                 "An archive whose `model-config.yaml` holds comments only, or no mapping, cannot be"
                 " registered: 500 with an error of Java's",
                 "It counts as absent; where it holds anything, the log says so",
                 "A template with everything commented out works",
+            ),
+            Difference(
+                "endless-sequences",
+                "A model with `sequenceBatching` and no `sequenceMaxIdleMSec` is registered, and"
+                " answers each request with 500",
+                "It cannot be registered: 400, and the message names what is missing",
+                "One sees the mistake before any client does",
             ),
             Difference(
                 "failed-packages-are-gone",
@@ -388,6 +503,17 @@ GROUPS = (
                 tests=(
                     "tests/system/test_registration_urls.py::"
                     "test_brokers_and_metadata_services_are_never_reached",
+                ),
+            ),
+            Difference(
+                "passwords-in-urls",
+                "`user:password@` in a register URL is left out of the request, and shown in"
+                " descriptions",
+                "400, and nothing is fetched",
+                "One learns at once that the password is of no use, and it does not stay on show",
+                tests=(
+                    "tests/modelstore/test_download.py::"
+                    "test_a_password_in_the_url_is_refused_and_not_logged",
                 ),
             ),
             Difference(
@@ -542,9 +668,11 @@ GROUPS = (
             ),
             Difference(
                 "lines-once",
-                "Metrics and lines of the server itself are also in `ts_log.log` and on stdout,"
-                " some twice",
-                "Once, in their own file",
+                "Metrics are also in `ts_log.log` and on stdout, where all that models print is,"
+                " too; lines of the server are twice in `ts_log.log`",
+                "Metrics are in their own files only, what models print on their stdout in"
+                " `model_log.log` and `ts_log.log`; a logging configuration brings both to stdout:"
+                " [logging.md](logging.md)",
                 "A quarter of the lines, and each is where one looks for it",
                 tests=("tests/system/test_logs.py::test_files_and_stdout_of_a_server",),
             ),
@@ -597,6 +725,14 @@ GROUPS = (
     Group(
         "Configuration",
         (
+            Difference(
+                "numbers-that-are-none",
+                "Some keys whose value is no number, `job_queue_size=abc` for one, fail at their"
+                " first use, which may be the first registration",
+                "The start fails, with file, line, key and what was expected",
+                "A slip in a configuration shows before anybody depends on it",
+                tests=("tests/runtime/test_config.py::test_the_complaint_in_full",),
+            ),
             Difference(
                 "modern-tls",
                 "`https` speaks TLS 1.2 only, with two RSA cipher suites, one of them CBC",

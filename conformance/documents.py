@@ -10,8 +10,8 @@ HEAD = """# What differs from TorchServe on purpose
 
 Everything else is as TorchServe 0.12 does it; whatever is not, and does not stand here, is a bug.
 `make conformance` asks both servers the same and finds these differences and no others:
-[conformance.md](conformance.md). This page is made from `conformance/differences.py` by
-`make conformance-docs`.
+[conformance.md](conformance.md). The descriptions in OpenAPI documents are in words of our own.
+This page is made from `conformance/differences.py` by `make conformance-docs`.
 """
 CASES_SHOWN = 3
 

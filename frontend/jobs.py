@@ -26,6 +26,7 @@ class Job:
         "accepted_at",
         "describes",
         "is_over",
+        "on_abandoned",
         "request",
         "sent_at",
         "stream",
@@ -40,6 +41,8 @@ class Job:
         self.accepted_at = monotonic()
         self.stream: PieceStream | None = None  # what follows the reply, where anything does
         self.is_over = False  # answered, or nobody waits any more
+        # Whoever holds the job is told that nobody waits for its answer, or for the rest of it.
+        self.on_abandoned: Callable[[], None] | None = None
         self.sent_at: float | None = None  # to a worker
         self._outcome: Prediction | Failure | None = None
         self._deliver: Callable[[Prediction | Failure], None] | None = None
@@ -49,6 +52,11 @@ class Job:
     def expire_in(self, seconds: float, error: Failure) -> None:
         """Fail with this error unless the answer, to its last piece, is there by then."""
         self._expiry = asyncio.get_running_loop().call_later(seconds, self._expire, error)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for the answer, or for the rest of it."""
+        return not self.is_over if self.stream is None else not self.stream.is_over
 
     def when_answered(self, deliver: Callable[[Prediction | Failure], None]) -> None:
         """Call `deliver` with the reply, or with the error in its place: once, perhaps at once.
@@ -85,6 +93,9 @@ class Job:
             self._waiter.cancel()
         if self.stream is not None:
             self.stream.cancel()
+        on_abandoned, self.on_abandoned = self.on_abandoned, None
+        if on_abandoned is not None:
+            on_abandoned()
 
     def add_piece(self, piece: Prediction) -> None:
         """A piece of an answer that goes on; status and headers count in the first one only."""
@@ -98,6 +109,7 @@ class Job:
         """The whole answer, or the last piece of it."""
         # The reply may arrive after the client left: then dropping it is the whole clean-up.
         self._forget_expiry()
+        self.on_abandoned = None
         if self.stream is not None:
             self.stream.end(prediction.body)
         elif not self.is_over:
@@ -106,6 +118,7 @@ class Job:
     def fail(self, error: Failure) -> None:
         """An error in place of the answer, or of the rest of it."""
         self._forget_expiry()
+        self.on_abandoned = None
         if self.stream is not None:
             self.stream.fail(error)
         elif not self.is_over:
@@ -115,7 +128,10 @@ class Job:
         is_sent = self.sent_at is not None
         what = "response for inference request" if is_sent else "inference request"
         log.warning("Drop %s %s due to client timeout", what, self.request.request_id)
+        on_abandoned = self.on_abandoned
         self.fail(error)
+        if on_abandoned is not None:
+            on_abandoned()
 
     def _forget_expiry(self) -> None:
         if self._expiry is not None:
@@ -149,11 +165,11 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    @property
-    def is_full(self) -> bool:
+    def has_room_for(self, request: RequestInput) -> bool:
+        """Whether a job with this request may be put."""
         if len(self._jobs) >= self.capacity:
             self._jobs = deque(job for job in self._jobs if not job.is_over)
-        return len(self._jobs) >= self.capacity
+        return len(self._jobs) < self.capacity
 
     @property
     def tickets(self) -> int:
@@ -161,7 +177,7 @@ class JobQueue:
         return len(self._pulls) - sum(pull.jobs_waiting for pull in self._pulls)
 
     def put(self, job: Job) -> None:
-        """Append a job; the caller has looked at `is_full`."""
+        """Append a job; the caller has asked `has_room_for`."""
         self._jobs.append(job)
         self._feed()
 
@@ -181,16 +197,23 @@ class JobQueue:
         self._feed()
         return pull
 
-    def take_prediction(self) -> Job | None:
-        """The next job, if there is one and it asks for a prediction."""
-        while self._jobs:
+    def take_predictions(self, count: int) -> list[Job]:
+        """The next jobs, `count` at most, and none that asks for something else."""
+        jobs: list[Job] = []
+        while self._jobs and len(jobs) < count:
             if self._jobs[0].is_over:
                 self._jobs.popleft()
             elif self._jobs[0].describes:
-                return None
+                break
             else:
-                return self._jobs.popleft()
-        return None
+                jobs.append(self._jobs.popleft())
+        return jobs
+
+    def answered(self, jobs: Sequence[Job], items: Sequence[Prediction]) -> None:
+        """A worker is done with jobs that it took; these items are answers, or pieces of some."""
+
+    def worker_left(self) -> None:
+        """Whoever served it serves no more, for now or for good."""
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Return what was taken to the head of the queue, in order."""

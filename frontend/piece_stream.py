@@ -31,14 +31,14 @@ class PieceStream:
         self.on_overrun: Callable[[ClientTooSlow], None] | None = None
         self._waiting: deque[Body] = deque()
         self._waiting_bytes = 0
-        self._is_over = False
+        self.is_over = False  # ended, or nobody takes any more
         self._error: Exception | None = None
         self._is_cancelled = False
         self._arrived: asyncio.Future[None] | None = None
 
     def put(self, piece: Body) -> None:
         """One more piece. TorchServe: an empty one writes nothing."""
-        if self._is_over or not piece:
+        if self.is_over or not piece:
             return
         if self._waiting and self._waiting_bytes + len(piece) + PIECE_BYTES > MAX_WAITING_BYTES:
             error = ClientTooSlow()
@@ -54,25 +54,25 @@ class PieceStream:
     def end(self, last: Body) -> None:
         """The last piece, and nothing after it."""
         self.put(last)
-        self._is_over = True
+        self.is_over = True
         self._wake()
 
     def fail(self, error: Exception) -> None:
         """The rest will not come: `take` raises this after what has arrived."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._error = error
             self._wake()
 
     def cancel(self) -> None:
         """Nobody takes any more: `take` raises CancelledError, like a future's `await`."""
-        self._is_over = self._is_cancelled = True
+        self.is_over = self._is_cancelled = True
         self._waiting.clear()
         self._wake()
 
     async def take(self) -> tuple[Body, bool]:
         """The next piece, and whether it is the last; the last may be empty."""
-        while not self._waiting and not self._is_over:
+        while not self._waiting and not self.is_over:
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         if self._is_cancelled:
@@ -83,7 +83,7 @@ class PieceStream:
             self._waiting_bytes -= len(piece) + PIECE_BYTES
         elif self._error is not None:
             raise self._error
-        return piece, self._is_over and not self._waiting and self._error is None
+        return piece, self.is_over and not self._waiting and self._error is None
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():

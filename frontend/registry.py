@@ -369,6 +369,11 @@ class ModelRegistry:
         if delay_ms is None or delay_ms == UNSET_BATCH_DELAY:
             delay_ms = config.max_batch_delay_ms or _positive(configured.get("maxBatchDelay"))
             delay_ms = delay_ms or 100
+        if config.sequence_batching and config.sequence_max_idle_ms == 0:
+            # TorchServe registers it, and answers each request with 500.
+            raise InvalidModel(
+                f"Model {name} has sequenceBatching, which needs sequenceMaxIdleMSec above 0."
+            )
         runtime = asked.runtime or manifest.runtime
         preferred = configured.get("runtimeType")
         return ModelSpec(
@@ -402,6 +407,7 @@ class ModelRegistry:
             device_type=_device_type(config.device_type, self._ground.gpus),
             device_ids=self._ground.gpus.usable_ids(config.device_ids),
             torchrun=config.torchrun,
+            is_async=config.async_communication,
             continuous_batching=config.continuous_batching,
             use_job_ticket=config.use_job_ticket,
             use_venv=config.use_venv,

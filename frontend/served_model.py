@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torchkeep.frontend.batch_traffic import BatchTraffic
+from torchkeep.frontend.concurrent_traffic import ConcurrentTraffic
 from torchkeep.frontend.errors import ServiceUnavailable
 from torchkeep.frontend.gpus import Gpus, Turns
 from torchkeep.frontend.jobs import Job, JobQueue
@@ -14,14 +16,17 @@ from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
 from torchkeep.frontend.parallel import DistributionPorts, parallel_run, rank_threads
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
+from torchkeep.frontend.sequences import SequenceKeys, SequenceLimits, SequenceQueue
+from torchkeep.frontend.step_traffic import StepTraffic
 from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.traffic import Traffic
 from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelDir
 from torchkeep.runtime.claims import ModelClaim
-from torchkeep.runtime.messages import InputShape, Load, RequestInput
+from torchkeep.runtime.messages import InputShape, Load, RequestInput, Way
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
 
@@ -59,17 +64,24 @@ class ModelSpec:
     use_venv: bool = False
     interpreter: str | None = None  # of its own, with what was installed for it
     python_path: str = ""  # where that is, unless the interpreter knows
-    # What follows is only described so far.
     parallel_type: str = ""
     parallel_level: int = 0
     device_ids: list[int] | None = None
     torchrun: Mapping[str, int | str] | None = None
+    is_async: bool = False  # its handler is a coroutine, with many requests under way
     continuous_batching: bool = False
     stateful: bool = False
     sequence_max_idle_ms: int = 0
     sequence_timeout_ms: int = 0
     max_num_sequence: int = 0
     max_sequence_job_queue_size: int = 0
+
+    @property
+    def way(self) -> Way:
+        """How its workers run, once they have loaded it."""
+        if self.is_async:
+            return "concurrent"
+        return "steps" if self.continuous_batching else "batches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,14 @@ class WorkerGround:
     gpus: Gpus = field(default_factory=Gpus)
     metrics_file: str = ""  # these two: see `Load`
     metrics_config: str = ""
+    sequence_keys: SequenceKeys = field(default_factory=SequenceKeys)
+
+
+TRAFFIC: Mapping[Way, type[Traffic]] = {
+    "batches": BatchTraffic,
+    "steps": StepTraffic,
+    "concurrent": ConcurrentTraffic,
+}
 
 
 class ServedModel:
@@ -102,7 +122,7 @@ class ServedModel:
         self.spec = spec
         self.model_dir = model_dir
         self.workers: list[WorkerProcess] = []
-        self.queue = JobQueue(spec.job_queue_size)
+        self.queue = _queue(spec, ground.sequence_keys)
         self._ground = ground
         name = f"M-{spec.name}_{spec.version}"
         interpreter = ground.interpreters.get(spec.worker_runtime)
@@ -112,8 +132,7 @@ class ServedModel:
         self._origin = WorkerOrigin(
             ground.zygote,
             name,
-            # Ranks are forks of their worker, and each loads its own part.
-            False if spec.parallel_type else spec.shared_weights,
+            _shared_weights(spec),
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
@@ -145,7 +164,7 @@ class ServedModel:
         Raises ServiceUnavailable when there is no worker, or the queue is full, or the model
         wants a worker to be idle and none is.
         """
-        if not self.workers or self.queue.is_full:
+        if not self.workers or not self.queue.has_room_for(request_input):
             raise self._unavailable(version)
         if self.spec.use_job_ticket and self.queue.tickets <= 0:
             raise self._unavailable(version)
@@ -236,6 +255,7 @@ class ServedModel:
             metrics_config=ground.metrics_config,
             parallel=parallel,
             gpu_id=gpu.gpu_id if gpu else -1,
+            way=spec.way,
         )
         settings = WorkerSettings(
             load=load,
@@ -248,7 +268,7 @@ class ServedModel:
         worker = WorkerProcess(
             worker_id,
             settings,
-            self.queue,
+            TRAFFIC[spec.way](settings, self._queue_of_worker(), ground.metrics),
             self._origin,
             self._sandbox,
             ground.plan,
@@ -267,6 +287,9 @@ class ServedModel:
         level = self.spec.parallel_level
         ground = self._ground
         return str(ground.distribution_ports.take(level) if level else next(ground.worker_ids))
+
+    def _queue_of_worker(self) -> JobQueue:
+        return self.queue.open_lane() if isinstance(self.queue, SequenceQueue) else self.queue
 
     def _keep(self, leaving: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(leaving)
@@ -298,6 +321,18 @@ class ServedModel:
         )
 
 
+def _queue(spec: ModelSpec, keys: SequenceKeys) -> JobQueue | SequenceQueue:
+    if not spec.stateful:
+        return JobQueue(spec.job_queue_size)
+    limits = SequenceLimits(
+        spec.max_num_sequence,
+        spec.max_sequence_job_queue_size,
+        spec.sequence_max_idle_ms / 1000,
+        spec.sequence_timeout_ms / 1000,
+    )
+    return SequenceQueue(spec.job_queue_size, limits, keys)
+
+
 def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
     paths = [one for one in (path, environment.get("PYTHONPATH")) if one]
     return {**environment, "PYTHONPATH": os.pathsep.join(paths)} if path else environment
@@ -306,3 +341,11 @@ def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
 def worker_ids(first: int) -> Iterator[int]:
     """The numbers that name workers: they start at `initial_worker_port` and never repeat."""
     return itertools.count(first)
+
+
+def _shared_weights(spec: ModelSpec) -> bool | None:
+    """Whether its workers are forks of one that has loaded it; None: where it is safe."""
+    if spec.parallel_type:  # ranks are forks of their worker, and each loads its own part
+        return False
+    # A loop, or threads, that a coroutine's handler has started do not survive a fork.
+    return bool(spec.shared_weights) if spec.is_async else spec.shared_weights

@@ -84,6 +84,11 @@ class WorkerConnection(asyncio.BufferedProtocol):
             self._restart_clock()
         self._transport.writelines(self._wire.seal(message))
 
+    def tell(self, message: Message) -> None:
+        """Send a message that has no reply; of a connection that has ended nothing is asked."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(self._wire.seal(message))
+
     async def exchange(self, message: Message, limit_s: float) -> Message:
         """The reply to `message`, which then reaches nobody else.
 

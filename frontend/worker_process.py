@@ -1,11 +1,7 @@
-"""A worker process, seen from the frontend: fork, load, serve batches, restart.
+"""A worker process, seen from the frontend: fork, load, serve, restart.
 
-One task runs each worker. It pulls batches from the queue of its model version, so there is
-no dispatcher; a dead, late or garbled worker fails exactly the batch it had in flight.
-
-A worker that answers within a millisecond or two would spend half its time waiting for its next
-request. So the only worker of a model is sent a request ahead, behind the one it works on; that
-one has not begun while the other is unanswered, and returns to the queue if the worker dies.
+One task runs each worker. What it is sent while it serves is its `Traffic`, which pulls jobs
+from the queue of its model version, so there is no dispatcher.
 """
 
 import asyncio
@@ -13,33 +9,27 @@ import enum
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
-from torchkeep.frontend.jobs import Job, JobQueue, Pull
-from torchkeep.frontend.lookout import Lookout
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.traffic import Traffic
 from torchkeep.frontend.worker_connection import (
     LoadRefused,
-    WorkerConnection,
     WorkerDied,
     WorkerLeft,
 )
 from torchkeep.frontend.worker_life import WorkerLife, WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_output import WORKER_LOG
-from torchkeep.runtime.messages import Chunk, Message, Predict, Predictions
 
 # TorchServe's schedule, in seconds, by consecutive failure; /ping depends on it.
 BACKOFF_S = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
-QUICK_S = 0.002  # an answer within this time earns a worker a request ahead
-AHEAD = 2  # requests sent ahead
 STATUS_REPORT_S = 0.2  # for an exit status to arrive after the connection ended
 
 
@@ -69,7 +59,7 @@ class WorkerProcess:
         self,
         worker_id: str,
         settings: WorkerSettings,
-        queue: JobQueue,
+        traffic: Traffic,
         origin: WorkerOrigin,
         sandbox: ModelSandbox,
         plan: ThreadPlan,
@@ -88,7 +78,7 @@ class WorkerProcess:
         # Resolves once: 200 when first loaded, or the status of the first failure.
         self.first_outcome: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._settings = settings
-        self._queue = queue
+        self._traffic = traffic
         self._origin = origin
         self._sandbox = sandbox
         self._plan = plan
@@ -96,16 +86,8 @@ class WorkerProcess:
         self._task: asyncio.Task[None] | None = None
         self._ending: asyncio.Future[None] | None = None
         self._stopping = False
-        self._in_flight: deque[list[Job]] = deque()  # sent; the worker is at the first
-        self._began = 0.0  # with that one
-        self._is_quick = False
-        # With more than one request on their way there is enough to do meanwhile.
-        self._lookout = Lookout(lambda: len(self._in_flight) != 1)
-        self._pull: Pull | None = None  # while this worker is idle
-        self._served: asyncio.Future[None] | None = None  # resolves when it serves no more
         self._failing_since: float | None = None
         self._failures = 0
-        self._unanswered = 0  # requests, one after the other
 
     @property
     def gpu_id(self) -> int:
@@ -156,20 +138,18 @@ class WorkerProcess:
         """Take no further batch; the one in flight goes on."""
         self._stopping = True
         self._enter(WorkerState.SCALED_DOWN)
-        if self._pull is not None:
-            self._end_serving(None)
+        self._traffic.stop()
 
     async def stop(self, grace_s: float, refusal: Callable[[], ServiceUnavailable]) -> None:
         """End the worker: its batch has `grace_s` seconds, then it is answered `refusal()`."""
         self.begin_stop()
         if self._task is None:
             return
-        if not self._in_flight:
+        if not self._traffic.jobs:
             grace_s = 0  # idle, loading or waiting for a retry
         await asyncio.wait([self._task], timeout=grace_s)
-        for batch in self._in_flight:
-            for job in batch:
-                job.fail(refusal())
+        for job in self._traffic.jobs:
+            job.fail(refusal())
         if not self._task.done():
             self._task.cancel()
         await asyncio.wait([self._task])
@@ -193,7 +173,7 @@ class WorkerProcess:
                 life = self._new_life()
                 await self._begin(life)
             self._become_ready()
-            await self._serve(life.connection)
+            await self._traffic.serve(life.connection)
         except (WorkerDied, ZygoteError, TimeoutError, OSError) as error:
             if self._stopping and isinstance(error, WorkerDied):
                 return
@@ -204,14 +184,14 @@ class WorkerProcess:
             elif not isinstance(error, TimeoutError):  # then it has yet to be ended, by us
                 status = await self._status_of_failure(life.child)
             self._describe_failure(error, life.child)
-            self._fail_batch(WorkerFailed(status, "Worker died."))
+            self._traffic.fail(WorkerFailed(status, "Worker died."))
             if self.state is WorkerState.MODEL_LOADED or self.state is WorkerState.STARTED:
                 self._enter(WorkerState.STOPPED)
         finally:
             if self._stopping:
                 self._tell_disconnected(life)
             self.failed_status = status
-            self._fail_batch(WorkerFailed(500, "Worker died."))
+            self._traffic.fail(WorkerFailed(500, "Worker died."))
             # A task of its own, so that `stop`, which may cancel this one, can wait for it.
             self._ending = asyncio.ensure_future(self._end(life))
             await asyncio.shield(self._ending)
@@ -223,8 +203,8 @@ class WorkerProcess:
             self._settings,
             self._origin,
             self._sandbox,
-            self._take,
-            self._end_serving,
+            self._traffic.take,
+            self._traffic.end,
             lambda metric: self._metrics.worker_metrics([metric]),
         )
 
@@ -259,139 +239,6 @@ class WorkerProcess:
         if not self.first_outcome.done():
             self.first_outcome.set_result(200)
 
-    async def _serve(self, connection: WorkerConnection) -> None:
-        """Answer batches until stopped. Raises what ended the connection.
-
-        It all happens in callbacks, as every turn of the loop between a request and its worker
-        is a turn in which the worker does nothing.
-        """
-        self._connection = connection
-        self._served = asyncio.get_running_loop().create_future()
-        self._is_quick = False
-        self._queue.consumers += 1
-        self._pull_next()
-        try:
-            await self._served
-        finally:
-            self._end_serving(None)
-            self._served = None
-            self._queue.consumers -= 1
-
-    def _pull_next(self) -> None:
-        if self._stopping:
-            if not self._in_flight:
-                self._end_serving(None)
-            return
-        if not self._in_flight:
-            load = self._settings.load
-            pull = self._queue.pull(load.batch_size, self._settings.max_batch_delay_s, self._send)
-            if not self._in_flight:  # which `_send` has filled if it was called
-                self._pull = pull
-        while self._may_send_ahead() and (job := self._queue.take_prediction()) is not None:
-            self._send([job])
-
-    def _may_send_ahead(self) -> bool:
-        # With more workers, another might have begun with the request meanwhile.
-        return (
-            self._is_quick
-            and 0 < len(self._in_flight) <= AHEAD
-            and self._queue.consumers == 1
-            and not self._in_flight[-1][0].describes
-            and self._settings.load.batch_size == 1
-        )
-
-    def _send(self, batch: list[Job]) -> None:
-        self._pull = None
-        now = monotonic()
-        if not self._in_flight:
-            self._began = now
-        self._in_flight.append(batch)
-        for job in batch:
-            job.sent_at = now
-        try:
-            predict = Predict([job.request for job in batch])
-            limit_s = None if batch[0].describes else self._settings.response_timeout_s
-            self._connection.post(predict, limit_s)
-        except WorkerDied as error:
-            self._end_serving(error)
-        if self._is_quick and len(self._in_flight) == 1:
-            self._lookout.begin()
-
-    def _take(self, message: Message) -> None:
-        """A message of the worker. Raises WorkerDied for one that nobody asked for."""
-        if isinstance(message, Chunk):
-            self._deliver_chunk(message)
-            return
-        predictions = self._checked(message)
-        batch = self._in_flight.popleft()
-        self._unanswered = 0
-        now = monotonic()
-        self._is_quick, self._began = now - self._began < QUICK_S, now
-        self._pull_next()  # first, so that the worker computes while clients get their answers
-        self._metrics.worker_metrics(predictions.metrics)
-        if predictions.status != 200:
-            for job in batch:
-                job.fail(WorkerFailed(predictions.status, predictions.message))
-        else:
-            self._count_waits(batch)
-            for job, prediction in zip(batch, predictions.items, strict=True):
-                job.answer(prediction)
-        self._metrics.batch_overhead(monotonic() - now)
-
-    def _count_waits(self, batch: list[Job]) -> None:
-        """TorchServe: only of what was answered with a prediction."""
-        name = self._settings.load.model_name
-        for job in batch:
-            if job.sent_at is not None and not job.describes:
-                self._metrics.queue_latency(name, job.version, job.sent_at - job.accepted_at)
-
-    def _checked(self, reply: Message) -> Predictions:
-        """The answers to the requests that the worker was given, in their order."""
-        if not isinstance(reply, Predictions):
-            raise WorkerDied("it answered a batch with something else")
-        asked = [job.request.request_id for job in self._in_flight[0]]
-        if reply.status == 200 and [item.request_id for item in reply.items] != asked:
-            raise WorkerDied("it answered requests that it was not given")
-        return reply
-
-    def _end_serving(self, error: Exception | None) -> None:
-        pull, self._pull = self._pull, None
-        if pull is not None:
-            pull.cancel()
-        if self._served is None or self._served.done():
-            return
-        if error is None:
-            self._served.set_result(None)
-        else:
-            self._served.set_exception(error)
-
-    def _deliver_chunk(self, chunk: Chunk) -> None:
-        """Pieces for jobs of the batch in flight. Raises WorkerDied for anybody else's."""
-        waiting = {job.request.request_id: job for job in self._in_flight[0]}
-        jobs = [waiting.pop(item.request_id, None) for item in chunk.items]
-        if not jobs or None in jobs:
-            raise WorkerDied("it sent pieces of answers that nobody asked for")
-        for job, piece in zip(jobs, chunk.items, strict=True):
-            assert job is not None
-            if chunk.status == 200:
-                job.add_piece(piece)
-            else:
-                job.fail(WorkerFailed(chunk.status, chunk.message))
-
-    def _fail_batch(self, error: WorkerFailed) -> None:
-        """Answer what the worker was at; what was sent ahead goes to the next worker."""
-        if not self._in_flight:
-            return
-        batch = self._in_flight.popleft()
-        ahead = [job for later in self._in_flight for job in later]
-        self._in_flight.clear()
-        if self._stopping:  # the queue may have no next worker
-            batch = [*batch, *ahead]
-        else:
-            self._queue.put_back(ahead)
-        for job in batch:
-            job.fail(error)
-
     async def _status_of_failure(self, child: ChildProcess | None) -> int:
         """507 for a process that was killed for its memory (or by anyone's SIGKILL)."""
         if child is not None:
@@ -404,10 +251,9 @@ class WorkerProcess:
     def _describe_failure(self, error: Exception, child: ChildProcess | None) -> None:
         if isinstance(error, TimeoutError):
             self.last_error = "Backend worker did not respond in given time"
-            self._unanswered += 1
-            self._tell(
-                logging.ERROR, f"Number or consecutive unsuccessful inference {self._unanswered}"
-            )
+            self._traffic.unanswered += 1
+            count = self._traffic.unanswered
+            self._tell(logging.ERROR, f"Number or consecutive unsuccessful inference {count}")
             # TorchServe: these two lines, which its users' tools look for, and Java's trace.
             kind = "org.pytorch.serve.wlm.WorkerInitializationException"
             self._tell(logging.ERROR, f"Backend worker error\n{kind}: {self.last_error}")

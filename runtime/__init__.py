@@ -18,9 +18,13 @@ client/      a user's own process: verify a server, then talk to it. Shares clai
 
 Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` ->
 `targets.read_target` -> `registry.get` -> `parsing.read_input` -> `ServedModel.submit` ->
-`JobQueue` -> a `WorkerProcess` pulls a batch -> `runtime/wire.py` seals it ->
+`JobQueue` -> a worker's `Traffic` pulls a batch -> `runtime/wire.py` seals it ->
 `backend/worker.py` opens it -> `backend/service.py` calls the handler -> back. What is no
 prediction goes through ASGI. Where keys are asked for, `frontend/authorization.py` comes first.
+
+There are three ways of running, each a `frontend/traffic.py` and a `backend/service.py` of its own:
+`BatchTraffic`, `StepTraffic` (continuous batching), `ConcurrentTraffic` (coroutines, served by
+`backend/concurrent_worker.py`). A stateful model's queue is a `frontend/sequences.py`.
 
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.

@@ -60,6 +60,7 @@ from torchkeep.frontend.request_opener import RequestOpener
 from torchkeep.frontend.responses import Cors
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.sealed_requests import SealedRequests
+from torchkeep.frontend.sequences import SequenceKeys
 from torchkeep.frontend.served_model import ServedModel, WorkerGround, worker_ids
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.system_metrics import SystemMetrics
@@ -313,6 +314,11 @@ async def compose(
             zygote=zygote,
             metrics=metrics,
             worker_ids=worker_ids(config.initial_worker_port),
+            sequence_keys=SequenceKeys(
+                config.ts_header_key_sequence_id,
+                config.ts_header_key_sequence_start,
+                config.ts_header_key_sequence_end,
+            ),
             environment=_worker_environment(config, environ),
             limit_max_image_pixels=config.limit_max_image_pixels,
             decode_input_request=config.decode_input_request,
@@ -775,6 +781,10 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
     # Handlers that optimise their own model ask for these.
     visible["TS_IPEX_ENABLE"] = str(config.ipex_enable or False).lower()
     visible["TS_IPEX_GPU_ENABLE"] = str(config.ipex_gpu_enable).lower()
+    # TorchServe's workers hear nothing of these: `context.get_sequence_id` then finds no id.
+    visible.setdefault("TS_REQUEST_SEQUENCE_ID", config.ts_header_key_sequence_id)
+    visible.setdefault("TS_REQUEST_SEQUENCE_START", config.ts_header_key_sequence_start)
+    visible.setdefault("TS_REQUEST_SEQUENCE_END", config.ts_header_key_sequence_end)
     return lambda: dict(visible)
 
 

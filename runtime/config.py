@@ -150,13 +150,13 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id", has_effect=False)
-    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start", has_effect=False)
-    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end", has_effect=False)
+    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
+    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
+    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line
-    # What file and flags say, as texts.
+    # What file and flags say, as texts, for snapshots: without what is to be said at each start.
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
     snapshots: SnapshotStore | None = None  # where they are kept; None where they are not
     no_effect: list[str] = field(default_factory=list)  # what the user set, too early
@@ -214,13 +214,18 @@ def load_config(
             f'Configured metrics mode "{mode}" not supported. Defaulting to "LOG" mode: '
             f"{settings['metrics_mode'].origin} knows {', '.join(_METRICS_MODES)}"
         )
+    if environ.get("TS_BENCHMARK") in ("True", "true", "TRUE") and values.get("sandbox") != "off":
+        warnings.append(
+            "environment variable TS_BENCHMARK: workers may not write /tmp/tsPythonProfile.prof, "
+            "only sandbox=off lets them"
+        )
     values["metrics_mode"] = "log" if is_unknown_mode else mode.lower()
     if "workflow_store" not in values and "model_store" in given:
         # TorchServe: TS_MODEL_STORE does not move the workflow store.
         values["workflow_store"] = _read("workflow_store", given["model_store"], cwd)
     return Config(
         source=source,
-        given={name: setting.text for name, setting in given.items()},
+        given={name: one.text for name, one in given.items() if name not in _NOT_INHERITED},
         snapshots=None if flags.no_config_snapshots else store or usual_store,
         no_effect=[name for name, reason in without.items() if not reason],
         in_vain=[
@@ -238,6 +243,8 @@ _KEYS: Mapping[str, Key] = {
 }
 _DEFAULTS = {name: getattr(Config(), name) for name in _KEYS}
 _KNOWN = {*_KEYS, "version", "tsConfigFile"}  # the last two: TorchServe's own notes in snapshots
+# A simulated TEE that a snapshot handed on would be one that nobody asked for.
+_NOT_INHERITED = ("insecure_simulated_tee",)
 _METRICS_MODES = ("log", "prometheus", "legacy")
 
 

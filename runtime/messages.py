@@ -11,7 +11,7 @@ Nothing is believed about the peer: `unpack` checks every type and count, and ra
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgpack
 
@@ -21,6 +21,12 @@ Body: TypeAlias = bytes | bytearray | memoryview
 
 MAX_METADATA_BYTES = 64 << 20  # headers and names only; bodies are counted apart
 MAX_ITEMS = 1 << 16  # requests of a batch, parameters of a request, metrics of a reply
+
+
+# How a loaded model is run: a batch after the other, step by step (continuous batching), or many
+# batches at a time (an async handler).
+Way: TypeAlias = Literal["batches", "steps", "concurrent"]
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass(slots=True)
@@ -94,6 +100,7 @@ class Load:
     metrics_config: str = ""  # its text, as a confined worker could not read it
     parallel: Parallel = field(default_factory=Parallel)
     gpu_id: int = -1  # the GPU that the handler is told to use; -1: none
+    way: Way = "batches"
 
 
 @dataclass(slots=True)
@@ -158,7 +165,17 @@ class Predictions:
     metrics: list[Metric] = field(default_factory=list)
 
 
-Message: TypeAlias = Load | Predict | Loaded | Chunk | Predictions
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Frontend to a concurrent worker: nobody waits any more for the batch that begins so.
+
+    It is answered all the same.
+    """
+
+    request_id: str
+
+
+Message: TypeAlias = Load | Predict | Cancel | Loaded | Chunk | Predictions
 
 
 def pack(message: Message) -> tuple[bytes, list[Body]]:
@@ -188,6 +205,8 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
             packed[place] = [getattr(message.sandbox, name) for name in Sandbox.__slots__]
             place = 1 + Load.__slots__.index("parallel")
             packed[place] = [getattr(message.parallel, name) for name in Parallel.__slots__]
+        case Cancel(request_id):
+            packed = ["cancel", request_id]
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
@@ -231,6 +250,9 @@ def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:
                     [_prediction(row, remaining) for row in _list(rows, list)],
                     [_metric(row) for row in _list(samples, list)],
                 )
+            case "cancel":
+                (request_id,) = fields
+                message = Cancel(_is(request_id, str))
             case "load":
                 message = _load(fields)
             case "loaded":
@@ -287,7 +309,9 @@ def _metric(row: list[Any]) -> Metric:
 def _load(fields: list[Any]) -> Load:
     name, version, path, handler, envelope, batch, pixels, decode, environment, *rest = fields
     threads, engine, dtype, inputs, file, sandbox, metrics_file, metrics_config, *rest = rest
-    parallel, gpu_id = rest
+    parallel, gpu_id, way = rest
+    if way not in WAYS:
+        raise MessageError("unknown way of running")
     return Load(
         _is(name, str),
         _is(version, str),
@@ -308,6 +332,7 @@ def _load(fields: list[Any]) -> Load:
         _is(metrics_config, str),
         _parallel(_is(parallel, list)),
         _is(gpu_id, int),
+        way,
     )
 
 

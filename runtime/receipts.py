@@ -26,7 +26,7 @@ from torchkeep.runtime.identity import AttestedKey
 
 HEADER = "x-torchkeep-receipt"  # of requests: a nonce; of answers: the receipt
 NONCE_CHARS = range(1, 129)
-MAX_RECEIPT_CHARS = 16 << 10
+MAX_RECEIPT_CHARS = 256 << 10  # path and query are in it: sealed, they may have 64 KiB
 COORDINATE_BYTES = 32  # of P-256
 
 # Base64url of {"alg":"ES256","typ":"torchkeep-receipt-1"}: there is no other header.

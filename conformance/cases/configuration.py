@@ -168,6 +168,9 @@ MODEL_API_BY_KEY = Scenario(
 )
 
 NO_MAPPINGS = ("no_mapping", "nothing")
+# Difference, and our statuses of the registration and of the description.
+DELIBERATE = {name: ("empty-configs", 200, 200) for name in NO_MAPPINGS}
+DELIBERATE["sequences_only"] = ("endless-sequences", 400, 404)
 MODEL_CONFIGS = Scenario(
     "model-config.yaml",
     archives=tuple(f"config_{name}" for name in CONFIGS),
@@ -177,11 +180,11 @@ MODEL_CONFIGS = Scenario(
         for step in (
             manage(f"register {name}", "POST", f"/models?url=config_{name}.mar&initial_workers=0"
                    "&batch_size=6&response_timeout=9&startup_timeout=10",
-                   deliberate="empty-configs" if name in NO_MAPPINGS else None,
-                   our_status=200 if name in NO_MAPPINGS else None),
+                   deliberate=DELIBERATE.get(name, (None,))[0],
+                   our_status=DELIBERATE[name][1] if name in DELIBERATE else None),
             manage(f"describe {name}", "GET", f"/models/config_{name}",
-                   deliberate="empty-configs" if name in NO_MAPPINGS else None,
-                   our_status=200 if name in NO_MAPPINGS else None),
+                   deliberate=DELIBERATE.get(name, (None,))[0],
+                   our_status=DELIBERATE[name][2] if name in DELIBERATE else None),
         )
     ],
 )  # fmt: skip

@@ -45,7 +45,14 @@ IMAGES = Scenario(
         infer("segment nothing", "/predictions/segmenter"),
         register("few_pixels"),
         infer("classify", "/predictions/few_pixels", picture(), PNG, comparison="numbers"),
-        infer("explain", "/explanations/few_pixels", picture(), PNG, comparison="numbers"),
+        infer(
+            "explain",
+            "/explanations/few_pixels",
+            picture(),
+            PNG,
+            comparison="numbers",
+            needs_captum=True,
+        ),
         infer(
             "explain a class",
             "/explanations/few_pixels",
@@ -59,8 +66,9 @@ IMAGES = Scenario(
             ),
             MULTIPART,
             comparison="numbers",
+            needs_captum=True,
         ),
-        infer("explain nothing", "/explanations/few_pixels"),
+        infer("explain nothing", "/explanations/few_pixels", needs_captum=True),
         infer(
             "numbers for a picture",
             "/predictions/few_pixels",
@@ -95,13 +103,20 @@ TEXT = Scenario(
         ),
         infer("not utf-8", "/predictions/text", b"it was \xff"),
         infer("json", "/predictions/text", b'{"text": "great"}', JSON),
-        infer("explain a text", "/explanations/text", b"it was great", comparison="numbers"),
+        infer(
+            "explain a text",
+            "/explanations/text",
+            b"it was great",
+            comparison="numbers",
+            needs_captum=True,
+        ),
         infer(
             "explain a typed text",
             "/explanations/text",
             b"it was great",
             "text/plain",
             comparison="numbers",
+            needs_captum=True,
         ),
         infer(
             "explain one word",
@@ -109,6 +124,7 @@ TEXT = Scenario(
             b"stop",
             deliberate="one-word-explanations",
             our_status=200,
+            needs_captum=True,
         ),
         register("text_pairs"),
         replace(

@@ -255,7 +255,7 @@ SETTINGS = Scenario(
         register("no_retries"),
         infer("end the worker", "/predictions/no_retries/1.0/os-exit", b"x"),
         infer("ping after it", "/ping", method="GET", until=b"Unhealthy"),
-        manage("describe it", "GET", "/models/no_retries", deliberate="why-not-ready"),
+        manage("describe it", "GET", "/models/no_retries", deliberate="reasons-in-descriptions"),
         manage("scale it", "PUT", "/models/no_retries?min_worker=1&synchronous=true"),
         manage("scale it to zero", "PUT", "/models/no_retries?min_worker=0&synchronous=true"),
         infer("ping without it", "/ping", method="GET"),

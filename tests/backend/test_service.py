@@ -506,3 +506,51 @@ def test_a_metrics_yaml_without_model_metrics_fails_the_load(load_source: Loader
         load_source("def handle(data, context): pass", metrics_config="ts_metrics: {}")
     with pytest.raises(LoadFailed, match=r"MetricsCacheIOError: /no/metrics.yaml: "):
         load_source("def handle(data, context): pass", metrics_file="/no/metrics.yaml")
+
+
+FAILS_SOME = """
+from ts.service import PredictionException
+
+def handle(data, context):
+    if data is None:
+        return None
+    STATEMENT
+    return ["fine"] * len(data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "tells", "status", "message"),
+    [
+        ("context.fail(1, PredictionException('not this', 429))", True, 429, "not this"),
+        ("context.fail(1, PredictionException('not this', 429))", False, 429, "Prediction failed"),
+        ("context.fail(1, PredictionException('too large', 413))", True, 507, "too large"),
+        ("context.fail(1, KeyError('a secret'))", True, 503, "Prediction failed"),
+        ("context.fail(1, MemoryError())", True, 507, "Out of resources"),
+    ],
+)
+def test_a_handler_may_fail_one_request_of_a_batch(
+    load_source: Loader, statement: str, tells: bool, status: int, message: str
+) -> None:
+    sent: list[Any] = []
+    service = load_source(
+        FAILS_SOME.replace("STATEMENT", statement), sandbox=Sandbox(tells_errors=tells)
+    )
+    service.connect(sent.append)
+    answer = service.predict([request(request_id=name) for name in ("r0", "r1", "r2")])
+    assert sent == [Chunk(status, message, [Prediction("r1", b"error")])]
+    assert [(item.request_id, item.body) for item in answer.items] == [
+        (name, b"fine") for name in ("r0", "r1", "r2")
+    ]
+
+
+@pytest.mark.parametrize("index", [1, -1])
+def test_a_request_that_is_not_in_the_batch_cannot_fail(load_source: Loader, index: int) -> None:
+    statement = f"""
+    try:
+        context.fail({index}, ValueError())
+    except IndexError as error:
+        return [str(error)]"""
+    service = load_source(FAILS_SOME.replace("    STATEMENT", statement))
+    (item,) = service.predict([request()]).items
+    assert bytes(item.body) == f"the batch has no request {index}, it has 1".encode()

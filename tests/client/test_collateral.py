@@ -34,6 +34,7 @@ class Pccs:
 
     asked: list[str] = field(default_factory=list)
     is_broken: bool = False
+    age_s: float = 0.0  # of what it answers
     url: str = ""
 
     @contextmanager
@@ -51,7 +52,7 @@ class Pccs:
 
     def answer(self, path: str) -> tuple[bytes, str, str]:
         """Body, and the header that has the chain of who signed it."""
-        found = json.loads(simulated_tee.collateral(time.time()))
+        found = json.loads(simulated_tee.collateral(time.time() - self.age_s))
         match path.rsplit("/", 1)[1]:
             case "pckcrl":
                 name, chain = "SGX-PCK-CRL-Issuer-Chain", found["pck_crl_issuer_chain"]
@@ -109,6 +110,17 @@ def test_service_is_asked_once_in_an_hour() -> None:
         now[0] = 2 * KEPT_S
         with pytest.raises(CollateralError, match=pccs.url):
             service.text(QUOTE)
+
+
+@pytest.mark.parametrize("left_s", [60, -60])
+def test_collateral_is_not_kept_for_longer_than_it_lasts(left_s: float) -> None:
+    now = [0.0]
+    with Pccs(age_s=simulated_tee.LIFETIME.total_seconds() - left_s).listening() as pccs:
+        service = CollateralService(pccs.url, lambda: now[0])
+        old = read_collateral(service.text(QUOTE)).expires
+        pccs.age_s = 0.0
+        now[0] = 61.0
+        assert read_collateral(service.text(QUOTE)).expires > old
 
 
 def test_collateral_of_a_service_verifies_a_quote() -> None:

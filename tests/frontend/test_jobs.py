@@ -64,7 +64,7 @@ def test_a_description_is_always_alone_in_its_batch() -> None:
         queue.put(Job(RequestInput("describe", {}, []), "default", describes=True))
         filled(queue, "c")
         assert names(await pulled(queue, 4, 5)) == ["a", "b"]  # which ends the wait
-        assert queue.take_prediction() is None
+        assert queue.take_predictions(9) == []
         assert names(await pulled(queue, 4, 5)) == ["describe"]
         assert names(await pulled(queue, 4, 0)) == ["c"]
 
@@ -163,9 +163,9 @@ def test_a_queue_is_full_at_its_capacity_but_not_with_cancelled_jobs() -> None:
     async def scenario() -> None:
         queue = JobQueue(2)
         first, _ = filled(queue, "a", "b")
-        assert queue.is_full
+        assert not queue.has_room_for(first.request)
         first.cancel()
-        assert not queue.is_full
+        assert queue.has_room_for(first.request)
         assert len(queue) == 1
 
     run(scenario)
@@ -245,13 +245,9 @@ def test_what_was_taken_may_be_put_back_in_order() -> None:
     queue = JobQueue(10)
     first, second, third = filled(queue, "a", "b", "c")
     first.cancel()
-    assert queue.take_prediction() is second
+    assert queue.take_predictions(1) == [second]
     queue.put_back([second])
-    assert [queue.take_prediction(), queue.take_prediction(), queue.take_prediction()] == [
-        second,
-        third,
-        None,
-    ]
+    assert queue.take_predictions(9) == [second, third]
 
 
 def test_clients_that_leave_while_a_batch_is_assembled_are_not_in_it() -> None:
@@ -424,5 +420,28 @@ def test_there_is_a_ticket_for_each_worker_that_waits() -> None:
         assert names(await first) == ["b"]
         assert queue.tickets == 1
         assert not second.done()
+
+    run(scenario)
+
+
+def test_whoever_holds_a_job_is_told_once_that_nobody_wants_it() -> None:
+    async def scenario() -> None:
+        told: list[str] = []
+        left, expired, streaming, answered = (job(name) for name in "abcd")
+        for one in (left, expired, streaming, answered):
+            name = one.request.request_id
+            one.on_abandoned = lambda name=name: told.append(name)  # type: ignore[misc]
+        left.cancel()
+        left.cancel()
+        expired.expire_in(0.0, ServiceUnavailable("too late"))
+        with pytest.raises(ServiceUnavailable):
+            await expired.reply()
+        streaming.add_piece(Prediction("c", b"1"))
+        assert streaming.is_wanted
+        streaming.cancel()
+        answered.answer(Prediction("d", b"1"))
+        answered.cancel()
+        assert told == ["a", "b", "c"]
+        assert not any(one.is_wanted for one in (left, expired, streaming, answered))
 
     run(scenario)

@@ -141,7 +141,7 @@ def test_a_client_that_waited_long_enough_is_told_so(tmp_path: Path) -> None:
             file.touch()
             (worker,) = model.workers
             # TorchServe: the worker's late answer is dropped, and it serves on
-            await until(lambda: not worker._in_flight)
+            await until(lambda: not worker._traffic.jobs)
             assert (await answer(submit(model, n=7)))["pid"] == worker.pid
 
     run(scenario)

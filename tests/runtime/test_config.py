@@ -425,6 +425,15 @@ def test_what_is_neither_true_nor_false_is_false_as_in_torchserve_and_told(files
     assert config.given["limit_max_image_pixels"] == "yes"  # which is what a snapshot keeps
 
 
+def test_no_snapshot_keeps_a_simulated_tee(files: Files) -> None:
+    for config in (
+        files.load("insecure_simulated_tee=true", "attested_tls=true"),
+        files.load("attested_tls=true", flags=Flags(insecure_simulated_tee=True)),
+    ):
+        assert config.insecure_simulated_tee
+        assert set(config.given) == {"attested_tls"}
+
+
 def test_an_environment_that_is_opened_with_another_word_than_true_stays_closed(
     files: Files,
 ) -> None:
@@ -505,8 +514,13 @@ def test_what_a_snapshot_notes_nobody_set_in_vain(files: Files) -> None:
     assert files.load(notes[0]).in_vain == ["python (it is the server's own)"]
 
 
-def test_profiling_that_is_asked_for_is_no_reason_to_warn(files: Files) -> None:
-    assert files.load(environ={"TS_BENCHMARK": "True"}).warnings == []
+@pytest.mark.parametrize(("value", "count"), [("True", 1), ("TRUE", 1), ("1", 0), ("", 0)])
+def test_profiles_that_the_sandbox_keeps_back_are_warned_of(
+    files: Files, value: str, count: int
+) -> None:
+    warnings = files.load(environ={"TS_BENCHMARK": value}).warnings
+    assert ["sandbox=off" in one for one in warnings] == [True] * count
+    assert files.load("sandbox=off", environ={"TS_BENCHMARK": value}).warnings == []
 
 
 def test_what_is_not_served_yet() -> None:

@@ -230,6 +230,26 @@ def test_a_python_configuration_gets_every_record(
     assert stream.getvalue() == "Model server started.\n"
 
 
+def test_a_configuration_of_the_docs_brings_every_line_to_stdout(
+    tmp_path: Path, stream: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "logging.md"
+    path = tmp_path / "log.yaml"
+    path.write_text(re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)[1])
+    speak(Configured(path, read_logging_config(path), Stdout(stream)))
+    assert stream.getvalue() == "Model server started.\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if "Model server started" in line]
+    for text in (
+        r"\[INFO \] \S+ MODEL_LOG - hello stdout",
+        r"\[WARN \] \S+ MODEL_LOG - hello stderr",
+        r'\[INFO \] \S+ ACCESS_LOG - /127\.0\.0\.1:36270 "GET /models HTTP/1\.1" 200 2',
+        r"\[INFO \] \S+ TS_METRICS - N\.ms:1\.0\|#Level:Host.*",
+        r"\[INFO \] \S+ MODEL_METRICS - .*",
+    ):
+        assert [line for line in lines if re.fullmatch(f"{STAMP} {text}", line)], text
+
+
 def test_levels_and_filters_of_a_configuration_hold(
     tmp_path: Path, config: Path, stream: io.StringIO
 ) -> None:

@@ -119,8 +119,8 @@ def test_fuzzed_messages_raise_nothing_but_message_errors(kind: str, fields: lis
 
 def test_a_load_of_the_right_shape_is_taken() -> None:
     packed = [*LOAD, 1, "auto", "float32", [], "", SANDBOX, "/m.yaml", "text"]
-    packed += [[2, True, "m_29500"], 1, []]
+    packed += [[2, True, "m_29500"], 1, "steps", []]
     load = unpack(packed, [])
     assert isinstance(load, Load)
-    assert (load.metrics_file, load.metrics_config) == ("/m.yaml", "text")
+    assert (load.metrics_file, load.metrics_config, load.way) == ("/m.yaml", "text", "steps")
     assert (load.parallel, load.gpu_id) == (Parallel(2, True, "m_29500"), 1)

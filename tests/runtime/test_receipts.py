@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.identity import AttestedKey, HpkeKey
 from torchkeep.runtime.receipts import Answered, Asked, Receipt, ReceiptError, read_receipt
+from torchkeep.runtime.sealed_messages import MAX_HEAD_BYTES
 
 KEY = AttestedKey()
 RECEIPT = Receipt(
@@ -39,6 +40,11 @@ def encoded(data: bytes) -> str:
 
 def test_what_was_signed_is_what_is_read() -> None:
     assert read_receipt(TEXT, KEY.public_key) == RECEIPT
+
+
+def test_a_query_as_long_as_can_be_sealed_has_a_receipt() -> None:
+    receipt = replace(RECEIPT, asked=replace(RECEIPT.asked, query='"' * MAX_HEAD_BYTES))
+    assert read_receipt(receipt.signed(KEY), KEY.public_key) == receipt
 
 
 def test_it_is_a_jws() -> None:

@@ -451,6 +451,7 @@ def test_cve_2022_1471_yaml_of_the_logs(tmp_path: Path) -> None:
     ended = subprocess.run(
         [*command, "--model-store", str(tmp_path), "--log-config", str(config)],
         cwd=tmp_path,
+        env={**os.environ, "TEMP": str(tmp_path), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dcap_qvl
 import httpx
 import pytest
-from key_services import Broker
+from key_services import Agent, Broker
 from sealing import KEY_ID, mar_bytes, write_sealed
 from tls_proxy import TlsProxy
 
@@ -18,6 +19,7 @@ from torchkeep.client import Client, NotVerified, parse_policy, receipt_of
 from torchkeep.client.attesting import Where, ask, judge_seen
 from torchkeep.client.commands import main
 from torchkeep.client.policy import read_policy
+from torchkeep.runtime import simulated_tee
 from torchkeep.runtime.claims import ModelClaim
 
 HANDLER = """
@@ -139,6 +141,56 @@ def test_sealed_model_answers_sealed_predictions_through_a_proxy_that_learns_not
         client.stream("m", b"in pieces") as response,
     ):
         assert b"".join(response.iter_raw()) == b"one two"
+
+
+def test_from_the_release_of_a_key_to_a_receipt(
+    memory: Path,
+    server_factory: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One TEE, known by one agent, for broker and client: both ask for the same measurement."""
+    # Its root stands in for Intel's, in this process alone; all else is as with a genuine one.
+    root = simulated_tee.root_certificate()
+    monkeypatch.setattr(
+        "torchkeep.client.verifier.dcap_qvl.verify",
+        lambda quote, collateral, now: dcap_qvl.verify_with_root_ca(quote, collateral, root, now),
+    )
+    (tmp_path / "store").mkdir()
+    kek = secrets.token_bytes(32)
+    write_sealed(tmp_path / "store/m.mar", ARCHIVE, kek=kek)
+    collateral = tmp_path / "collateral.json"
+    collateral.write_text(simulated_tee.collateral(time.time()))
+    agent, broker = Agent(simulated_tee.mint_quote), Broker()
+    broker.resources[KEY_ID.removeprefix("kbs:///")] = kek
+    with agent.listening(), broker.listening():
+        settings = {
+            "key_source": f"kbs:{broker.address}",
+            "evidence": f"agent:{agent.address}",
+            "unpack_directory": str(memory),
+            "default_workers_per_model": "1",
+        }
+        server = server_factory(["m.mar"], tmp_path / "store", settings)
+        server.wait_until_ready("m")
+        assert broker.mr_tds_seen == [simulated_tee.measurement("MRTD")]
+        with TlsProxy(int(server.inference.rpartition(":")[2]), tmp_path).listening() as proxy:
+            file = tmp_path / "policy.yaml"
+            about = [server.inference, "--collateral", str(collateral)]
+            assert main(["verify", *about, "--print-policy"]) == 0
+            file.write_text(capsys.readouterr().out)
+            assert "allow_simulated" not in file.read_text()
+            assert broker.mr_tds_seen[0].hex() in file.read_text()
+            assert main(["verify", *about, "--policy", str(file)]) == 0
+            options = {"sealed": True, "receipts": True, "proxy_tls": proxy.known_by}
+            with Client(proxy.url, file, **options) as client:
+                response = client.predict("m", b"marker of the input")
+                assert response.content == b"marker of the input"
+                receipt = receipt_of(response)
+        assert receipt is not None
+        assert receipt.model == MODEL
+        assert b"/attestation" in proxy.read
+        assert b"marker" not in proxy.read
 
 
 def verifying_takes(url: str) -> float:

@@ -129,6 +129,19 @@ class Context:
         for processor in self.request_processor:
             processor.report_status(code, phrase)
 
+    def fail(self, idx: int, error: Exception) -> None:
+        """Answer request `idx` with an error, at once; the others are answered as ever.
+
+        As if the handler raised it for this request alone: `PredictionException` gives the code
+        and the message, any other exception is a 503. What the handler returns at `idx` is
+        dropped, so it may be None. An addition of Torchkeep: in TorchServe what is raised fails
+        the whole batch, and `set_response_status` leaves the body to the handler.
+        """
+        request_id = self.request_ids.get(idx)
+        if request_id is None:
+            raise IndexError(f"the batch has no request {idx}, it has {len(self.request_ids)}")
+        self.cl_socket.fail(request_id, error)
+
     def get_response_status(self, idx: int) -> tuple[int, str | None]:
         """(200, None) until the handler sets a status."""
         processor = self.request_processor[idx]
