@@ -43,6 +43,7 @@ class Case:
     lines: bytes | None = None  # only lines that hold this pattern are compared, in any order
     line_count: int = 0  # of a log: so many of these lines must come
     timeout_s: float = 60.0  # without an answer for so long there is none
+    needs_captum: bool = False  # what captum explains; see also `Scenario.needs_captum`
 
 
 @dataclass(frozen=True)
