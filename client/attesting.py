@@ -1,6 +1,7 @@
 """Asking a server for evidence, on a connection that carries nothing else, and judging it."""
 
 import asyncio
+import random
 import ssl
 import time
 from collections.abc import Callable
@@ -163,6 +164,8 @@ class _Question:
         after = self._answer.headers.get("retry-after", "")
         if status == 503 and after.isascii() and after.isdigit():
             pause_s = min(max(float(after), SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
+            # Servers refill their rate in equal steps: in step with them, others are always first.
+            pause_s *= random.uniform(1.0, 1.5)
             if self._clock() + pause_s < self._deadline:
                 return pause_s
         if status == 404:
