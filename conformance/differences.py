@@ -242,14 +242,6 @@ GROUPS = (
                 ),
             ),
             Difference(
-                "sequences-need-an-idle-time",
-                "A model with `sequenceBatching` and no `sequenceMaxIdleMSec` is registered, and"
-                " answers each request with 500",
-                "Registration answers 400, and says what is missing",
-                "The mistake shows where it was made",
-                tests=(WAYS + "test_sequences_without_an_end_are_refused",),
-            ),
-            Difference(
                 "sequence-keys-in-workers",
                 "`ts_header_key_sequence_*` are not told to workers: `context.get_sequence_id`"
                 " finds nothing",
@@ -371,6 +363,7 @@ GROUPS = (
                 " answers each request with 500",
                 "It cannot be registered: 400, and the message names what is missing",
                 "One sees the mistake before any client does",
+                tests=(WAYS + "test_sequences_without_an_end_are_refused",),
             ),
             Difference(
                 "failed-packages-are-gone",

@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ log = logging.getLogger("torchkeep.frontend")
 
 FORMAT = "torchkeep-attestation-1"
 QUOTES_PER_S = 4.0
+MAX_PEERS = 4096  # addresses that are told apart
 BURST = 8  # quotes that may be asked for, or waited for, at once
 
 
@@ -70,13 +72,16 @@ class Attestor:
         self._models = models
         self._turn = asyncio.Lock()
         self._clock = clock
-        self._credit = float(BURST)
-        self._credited_at = clock()
+        self._all = _Bucket(QUOTES_PER_S, BURST, clock())
+        self._peers: OrderedDict[str, _Bucket] = OrderedDict()
         self._waiting = 0
 
-    async def document(self, nonce: bytes) -> dict[str, Any]:
-        """The answer to a client. Raises TooManyQuotes and EvidenceError."""
-        self._spend_credit()
+    async def document(self, nonce: bytes, peer: str = "") -> dict[str, Any]:
+        """The answer to a client at the address `peer`, if it has one.
+
+        Raises TooManyQuotes and EvidenceError.
+        """
+        self._spend_credit(peer)
         self._waiting += 1
         try:
             async with self._turn:
@@ -115,12 +120,35 @@ class Attestor:
             models=models,
         )
 
-    def _spend_credit(self) -> None:
+    def _spend_credit(self, peer: str) -> None:
+        """No address has more than half of all quotes, so that nobody is kept from his."""
         now = self._clock()
-        earned = (now - self._credited_at) * QUOTES_PER_S
-        self._credit, self._credited_at = min(BURST, self._credit + earned), now
-        if self._credit < 1 or self._waiting >= BURST:
-            raise TooManyQuotes(1 + int(max(0.0, 1 - self._credit) / QUOTES_PER_S))
+        if self._waiting >= BURST:
+            raise TooManyQuotes(1)
+        if peer:
+            own = self._peers.pop(peer, None) or _Bucket(QUOTES_PER_S / 2, BURST // 2, now)
+            self._peers[peer] = own
+            if len(self._peers) > MAX_PEERS:
+                self._peers.popitem(last=False)
+            own.spend(now)
+        self._all.spend(now)
+
+
+class _Bucket:
+    """Quotes that may be asked for: so many at once, and so many more each second."""
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._credit = self._burst
+        self._credited_at = now
+
+    def spend(self, now: float) -> None:
+        """Raises TooManyQuotes."""
+        earned = (now - self._credited_at) * self._rate
+        self._credit, self._credited_at = min(self._burst, self._credit + earned), now
+        if self._credit < 1:
+            raise TooManyQuotes(1 + int((1 - self._credit) / self._rate))
         self._credit -= 1
 
 
@@ -141,7 +169,7 @@ class Attestation:
     async def _attest(self, call: Call) -> Reply:
         nonce = _nonce(call.query.get("nonce", ""))
         try:
-            return json_reply(await self._attestor.document(nonce))
+            return json_reply(await self._attestor.document(nonce, call.peer))
         except TooManyQuotes as error:
             return _later(ServiceUnavailable(str(error)), error.retry_after_s)
         except EvidenceError as error:

@@ -75,6 +75,12 @@ class Call:
         return (path + b"?" + query if query else path).decode("latin-1")
 
     @property
+    def peer(self) -> str:
+        """The address of the client; nothing where it came by a unix socket."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
     def spelled_headers(self) -> list[Header]:
         """Names as the client spelled them, where the server kept the spelling."""
         headers: list[Header] = self.scope.get("spelled_headers") or self.scope["headers"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from torchkeep.frontend import attestation as module
 from torchkeep.frontend.app import ApiSettings, inference_app, management_app, shared_app
 from torchkeep.frontend.attestation import (
     BURST,
@@ -170,6 +171,39 @@ def test_more_than_the_burst_is_told_when_to_come_again(ask: Any) -> None:
     clock.now += 1000
     assert {ask(one, "GET", path).status for _ in range(BURST)} == {200}
     assert ask(one, "GET", path).status == 503
+
+
+def test_no_address_has_more_than_half_of_all_quotes() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        one = attestor(Tee(), clock)
+        for _ in range(BURST // 2):
+            await one.document(NONCE, "192.0.2.1")
+        with pytest.raises(TooManyQuotes) as refused:
+            await one.document(NONCE, "192.0.2.1")
+        assert refused.value.retry_after_s == 1
+        for _ in range(BURST // 2):
+            await one.document(NONCE, "192.0.2.2")
+        clock.now += 1 / QUOTES_PER_S
+        with pytest.raises(TooManyQuotes):
+            await one.document(NONCE, "192.0.2.1")
+        await one.document(NONCE, "192.0.2.3")
+
+    asyncio.run(scenario())
+
+
+def test_addresses_are_forgotten_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PEERS", 2)
+
+    async def scenario() -> None:
+        clock = Clock()
+        one = attestor(Tee(), clock)
+        for number in range(20):
+            clock.now += 1
+            await one.document(NONCE, f"192.0.2.{number}")
+        assert len(one._peers) == 2
+
+    asyncio.run(scenario())
 
 
 def test_no_more_wait_than_the_burst_however_slow_quotes_are() -> None:
