@@ -118,6 +118,7 @@ def test_nonce_of_16_to_64_bytes_is_taken(ask: Any, length: int) -> None:
         "?nonce=AAAA",
         "?nonce=" + "A" * 20,
         "?nonce=" + "A" * 87,
+        "?nonce=" + "A" * 22 + "==",
         "?nonce=" + "A" * 21 + "+",
         "?nonce=" + "A" * 21 + "%21",
         "?nonce=" + "A" * 21 + "%C3%A4",
