@@ -779,6 +779,36 @@ GROUPS = (
             ),
         ),
     ),
+    Group(
+        "Archivers and the package ts",
+        (
+            Difference(
+                "equal-archives",
+                "The archivers date the manifest by the clock, so that no two archives are equal",
+                "Equal parts give equal bytes: `createdOn` is 01/01/1980, or the date of"
+                " `SOURCE_DATE_EPOCH`",
+                "An archive can be checked by packing it again",
+                tests=("tests/modelstore/test_archiver.py::test_equal_parts_give_equal_bytes",),
+            ),
+            Difference(
+                "archiver-messages",
+                "What cannot be packed ends the archivers by a Python traceback, mostly",
+                "One message that starts with `ERROR - `, and the same exit code",
+                "The reason is the first line that one reads",
+                tests=("tests/modelstore/test_archiver.py::test_a_missing_file",),
+            ),
+            Difference(
+                "launcher-of-a-server-that-ends",
+                "`ts.launcher.start` returns when the server has ended instead of starting",
+                "RuntimeError with the server's last words",
+                "A test fails where it went wrong",
+                tests=(
+                    "tests/backend/ts/test_launcher.py::"
+                    "test_a_server_that_cannot_start_is_an_error_with_its_words",
+                ),
+            ),
+        ),
+    ),
 )
 
 DIFFERENCES = tuple(difference for group in GROUPS for difference in group.differences)
