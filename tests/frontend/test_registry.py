@@ -1,6 +1,6 @@
 """Which model a name means, what its settings are, and whether all is well.
 
-contract/management_api.md §3 (precedence), §5, §8, §9 and inference_api.md §3, without workers.
+As TorchServe has it, and without workers.
 """
 
 import asyncio
