@@ -4,7 +4,6 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,11 +130,10 @@ async def ask_async(where: Where) -> Seen:
 class _Question:
     """One nonce and what came of it, whichever kind of client carries it."""
 
-    def __init__(self, where: Where, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, where: Where) -> None:
         self._url = where.attestation_url
         self._nonce = new_nonce()
-        self._clock = clock
-        self._deadline = clock() + DEADLINE_S
+        self._deadline = time.monotonic() + DEADLINE_S
         self._answer: httpx.Response | None = None
         self._certificate: bytes | None = None
         self._document = bytearray()
@@ -152,7 +150,7 @@ class _Question:
         self._document += piece
         if len(self._document) > MAX_DOCUMENT_BYTES:
             raise Unreachable(f"{self._url}: it answers more than {MAX_DOCUMENT_BYTES} bytes")
-        if self._clock() > self._deadline:
+        if time.monotonic() > self._deadline:
             raise Unreachable(f"{self._url}: its answer takes more than {DEADLINE_S:.0f} s")
 
     def pause_s(self) -> float | None:
@@ -166,7 +164,7 @@ class _Question:
             pause_s = min(max(float(after), SHORTEST_PAUSE_S), LONGEST_PAUSE_S)
             # Servers refill their rate in equal steps: in step with them, others are always first.
             pause_s *= random.uniform(1.0, 1.5)
-            if self._clock() + pause_s < self._deadline:
+            if time.monotonic() + pause_s < self._deadline:
                 return pause_s
         if status == 404:
             raise Unreachable(f"{self._url}: it has no evidence to show (status 404)")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from torchkeep.runtime import base64url
 from torchkeep.runtime.claims import Claims, ClaimsError, parse_claims
 from torchkeep.runtime.quote import Quote, QuoteError, parse_quote
 from torchkeep.runtime.ratls import CertificateError, read_certificate
@@ -40,7 +41,7 @@ def new_nonce() -> bytes:
 
 def nonce_text(nonce: bytes) -> str:
     """As `GET /attestation?nonce=` takes it: base64url without padding."""
-    return base64.urlsafe_b64encode(nonce).decode().rstrip("=")
+    return base64url.encode(nonce)
 
 
 def read_document(document: bytes) -> Shown:

@@ -763,8 +763,7 @@ GROUPS = (
                 "Workers as ever, without time limits",
                 "One can step through a handler",
                 tests=(
-                    "tests/frontend/test_model_spec.py::"
-                    "test_debug_lifts_every_time_limit_of_a_model",
+                    "tests/frontend/test_registry.py::test_debug_lifts_every_time_limit_of_a_model",
                 ),
             ),
             Difference(

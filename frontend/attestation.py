@@ -7,7 +7,6 @@ predictions notice nothing.
 
 import asyncio
 import base64
-import binascii
 import datetime
 import hashlib
 import logging
@@ -25,6 +24,7 @@ from torchkeep.frontend.errors import (
     ServiceUnavailable,
 )
 from torchkeep.frontend.responses import Reply, error_reply, json_reply
+from torchkeep.runtime import base64url
 from torchkeep.runtime.claims import NONCE_BYTES, Claims, ModelClaim, report_data
 from torchkeep.runtime.errors import EvidenceError
 from torchkeep.runtime.evidence import Evidence, quote_of
@@ -187,10 +187,8 @@ def _later(error: ServiceUnavailable, seconds: int) -> Reply:
 
 def _nonce(text: str) -> bytes:
     try:
-        # Not `urlsafe_b64decode`, which skips what it does not know.
-        standard = text.translate(str.maketrans("-_+/", "+/**"))
-        nonce = base64.b64decode(standard + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        nonce = base64url.decode(text)
+    except ValueError:
         nonce = b""
     if len(nonce) not in NONCE_BYTES:
         raise BadRequest(

@@ -30,17 +30,17 @@ class AttestedTls:
         self._context = server_context(chain, self._key.private_key)
         return self._context
 
-    async def keep_fresh(self, renew_s: float = RENEW_S, retry_s: float = RETRY_S) -> None:
+    async def keep_fresh(self) -> None:
         """For ever: new connections get a new certificate in time; the key stays."""
-        pause_s = renew_s
+        pause_s = RENEW_S
         while True:
             await asyncio.sleep(pause_s)
             try:
                 await self._renew()
-                pause_s = renew_s
+                pause_s = RENEW_S
             except EvidenceError as error:
                 log.warning("The certificate of the attested listener is not renewed: %s", error)
-                pause_s = retry_s
+                pause_s = RETRY_S
 
     async def _renew(self) -> None:
         assert self._context is not None, "`open` comes first"

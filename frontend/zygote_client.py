@@ -66,10 +66,6 @@ class ZygoteClient:
         reply = await plain.ask({"needs_of": [handler, model_dir, optimizes_with_ipex]})
         return Needs(str(reply["stage"]), bool(reply["can_share"]))
 
-    async def warm(self, stage: str) -> None:
-        """Have a stage import what it imports before the first worker asks for it."""
-        await (await self._stage(stage)).first_words()
-
     async def fork(self, stage: str, worker_id: str, descriptors: Sequence[int]) -> ChildProcess:
         """Fork a worker that owns (connection, stdout, stderr)."""
         client = await self._stage(stage)

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from torchkeep.modelstore.errors import ArchiverError, PartMissing
@@ -51,12 +50,12 @@ def base_name(path: str | None) -> str | None:
     return None if path is None else path.rpartition("/")[2]
 
 
-def created_on(environ: Mapping[str, str] = os.environ) -> str:
+def created_on() -> str:
     """A manifest's date: SOURCE_DATE_EPOCH, else the one that all entries of an archive have.
 
     The time of packing would make two archives of equal parts differ.
     """
-    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not epoch.isdecimal():
         return "01/01/1980 00:00:00"
     return time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(int(epoch)))

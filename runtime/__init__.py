@@ -16,6 +16,9 @@ client/      a user's own process: verify a server, then talk to it. Shares clai
           |                             |
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
+A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code;
+`runtime/config.py` is the one table of keys, whose file `runtime/properties.py` reads.
+
 Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` ->
 `targets.read_target` -> `registry.get` -> `parsing.read_input` -> `ServedModel.submit` ->
 `JobQueue` -> a worker's `Traffic` pulls a batch -> `runtime/wire.py` seals it ->
@@ -24,7 +27,9 @@ prediction goes through ASGI. Where keys are asked for, `frontend/authorization.
 
 There are three ways of running, each a `frontend/traffic.py` and a `backend/service.py` of its own:
 `BatchTraffic`, `StepTraffic` (continuous batching), `ConcurrentTraffic` (coroutines, served by
-`backend/concurrent_worker.py`). A stateful model's queue is a `frontend/sequences.py`.
+`backend/concurrent_worker.py`). A stateful model's queue is a `frontend/sequences.py`. A model of
+several processes is one worker all the same: `frontend/parallel.py` numbers its ranks,
+`backend/ranks.py` forks them; `frontend/gpus.py` gives out the GPUs.
 
 A streamed answer: before that reply, `ts.handler_utils.utils` -> `backend/piece_sender.py` ->
 chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> HTTP chunks.
@@ -32,7 +37,8 @@ chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> 
 Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
 `runtime/tls_files.py` where its certificate and key come from.
 
-Life of a model: `management` -> `ModelStore.open(url)` -> `ModelRegistry.register`, which lets
+Life of a model: `management` -> `ModelStore.open(url)` (`modelstore/download.py` fetches it, if
+`modelstore/reach.py` lets it) -> `ModelRegistry.register`, which lets
 `frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
@@ -47,7 +53,9 @@ a killed server. While its key is not there the model is a `frontend/waiting_mod
 
 A server that is verified: `frontend/attestation.py` asks `runtime/evidence.py` for a quote over
 `runtime/claims.py`; `client/attesting.py` fetches it, `client/verifier.py` judges it by a
-`client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key.
+`client/policy.py`, and `client/pinned_tls.py` lets no connection end at another key. That key is
+born in `runtime/identity.py`, `frontend/attested_tls.py` listens with it, and its certificate is a
+`runtime/ratls.py`. `runtime/simulated_tee.py` is for where there is no TEE, and proves nothing.
 
 A sealed request is opened by `frontend/request_opener.py` before anybody reads it, each one once
 (`sealed_requests.py`); its answer, and whoever wants a receipt, gets a `frontend/envelope.py`. The

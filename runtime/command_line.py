@@ -134,7 +134,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure-simulated-tee",
         action="store_true",
-        help="Torchkeep: show key brokers evidence of the sample TEE, which proves nothing",
+        help="Torchkeep: simulate a TEE, for clients and key brokers, which proves nothing",
     )
 
 

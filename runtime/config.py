@@ -112,6 +112,9 @@ class Config:
     disable_token_authorization: bool = key(TORCHSERVE_BOOLEAN, False)
     token_expiration_min: float = key(NUMBER, 60.0, env="TS_TOKEN_EXPIRATION_TIME_MIN")
     initial_worker_port: int = key(PORT, 9000)
+    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
+    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
+    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
     plugins_path: list[str] = key(ITEMS, [], env=None)  # see runtime/plugin_loading.py
     ts_open_inference_protocol: bool = key(OIP, False, always_from_env=True)
     # None: IPEX where it is installed and wins
@@ -150,9 +153,6 @@ class Config:
     grpc_management_max_connection_age_grace_ms: int | None = key(COUNT, None, has_effect=False)
     enable_grpc_ssl: bool = key(TORCHSERVE_BOOLEAN, False, has_effect=False)
     workflow_store: Path | None = key(PATH, None, has_effect=False)
-    ts_header_key_sequence_id: str = key(WORDS, "ts_request_sequence_id")
-    ts_header_key_sequence_start: str = key(WORDS, "ts_request_sequence_start")
-    ts_header_key_sequence_end: str = key(WORDS, "ts_request_sequence_end")
 
     # About the configuration itself.
     source: Path | None = None  # the file, for the start-up line

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from torchkeep.runtime import base64url
 from torchkeep.runtime.errors import ConfigError, EvidenceError
 from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch, parse_service
 from torchkeep.runtime.quote import MAX_QUOTE_BYTES, Quote, QuoteError, parse_quote
@@ -62,7 +63,7 @@ class AgentEvidence:
         self.service = service
 
     async def evidence(self, report_data: bytes) -> dict[str, Any]:
-        encoded = base64.urlsafe_b64encode(report_data).decode().rstrip("=")
+        encoded = base64url.encode(report_data)
         found = await self._fetch(f"runtime_data={encoded}&encoding=base64")
         if quoted_data(found) == report_data:
             return found

@@ -103,7 +103,6 @@ async def fetch(
     path: str,
     headers: Mapping[str, str],
     body: bytes = b"",
-    deadline_s: float = DEADLINE_S,
 ) -> Answer:
     """Raises FetchFailed."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {service.authority}"]
@@ -113,10 +112,10 @@ async def fetch(
         raise FetchFailed("a header holds a line break")
     request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
     try:
-        async with asyncio.timeout(deadline_s):
+        async with asyncio.timeout(DEADLINE_S):
             received = await _converse(service, request)
     except TimeoutError as error:
-        raise FetchFailed(f"it gave no complete answer in {deadline_s:g} s") from error
+        raise FetchFailed(f"it gave no complete answer in {DEADLINE_S:g} s") from error
     except ssl.SSLError as error:
         raise FetchFailed(f"TLS failed: {error.reason}") from error
     except OSError as error:

@@ -4,8 +4,6 @@ RFC 7516 (JSON, flattened) with ECDH-ES+A256KW and A256GCM (RFC 7518, sections 4
 and nothing else: an answer that names other algorithms is refused, whatever they are.
 """
 
-import base64
-import binascii
 import json
 from typing import Any
 
@@ -15,6 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
+
+from torchkeep.runtime.base64url import decode, encode
 
 ALGORITHM = "ECDH-ES+A256KW"
 ENCRYPTION = "A256GCM"
@@ -85,22 +85,6 @@ def derive(secret: bytes, algorithm: str, apu: bytes, apv: bytes, length: int) -
     bits = (8 * length).to_bytes(4, "big")
     info = _counted(algorithm.encode()) + _counted(apu) + _counted(apv) + bits
     return ConcatKDFHash(SHA256(), length, info).derive(secret)
-
-
-def encode(data: bytes) -> str:
-    """base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decode(text: Any) -> bytes:
-    """Raises ValueError."""
-    if not isinstance(text, str) or not text.isascii() or "=" in text:
-        raise ValueError("it holds something that is no base64url")
-    standard = text.translate(str.maketrans("-_+/", "+/**")) + "=" * (-len(text) % 4)
-    try:
-        return base64.b64decode(standard, validate=True)
-    except binascii.Error as error:
-        raise ValueError("it holds something that is no base64url") from error
 
 
 def _counted(data: bytes) -> bytes:

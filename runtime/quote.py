@@ -12,7 +12,6 @@ BODY_BYTES = 584  # TD report 1.0
 BODY_1_5_BYTES = 648  # TD report 1.5, which adds two fields at the end
 TEE_TDX = 0x81
 MAX_QUOTE_BYTES = 1 << 16
-REPORT_DATA_AT = 568  # in a quote of version 4
 DEBUG = 1  # of TDATTRIBUTES: the host may read the memory
 
 _BODY_OF_TYPE = {2: BODY_BYTES, 3: BODY_1_5_BYTES}

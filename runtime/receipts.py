@@ -4,8 +4,6 @@ A receipt is a JWS in compact form (RFC 7515, ES256), so that any library for th
 signature. docs/sealed-requests.md says what is in it.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from torchkeep.runtime import base64url
 from torchkeep.runtime.claims import DIGEST_BYTES, ModelClaim
 from torchkeep.runtime.errors import ServingError
 from torchkeep.runtime.identity import AttestedKey
@@ -73,10 +72,10 @@ class Receipt:
 
     def signed(self, key: AttestedKey) -> str:
         """The value of the header."""
-        text = f"{PROTECTED}.{_encoded(self._payload())}"
+        text = f"{PROTECTED}.{base64url.encode(self._payload())}"
         r, s = decode_dss_signature(key.sign(text.encode()))
         raw = r.to_bytes(COORDINATE_BYTES, "big") + s.to_bytes(COORDINATE_BYTES, "big")
-        return f"{text}.{_encoded(raw)}"
+        return f"{text}.{base64url.encode(raw)}"
 
     def _payload(self) -> bytes:
         asked, answered, model = self.asked, self.answered, self.model
@@ -174,14 +173,8 @@ def _digest(text: Any) -> bytes:
     return digest
 
 
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _decoded(text: str) -> bytes:
     try:
-        # Not `urlsafe_b64decode`, which skips what it does not know.
-        standard = text.translate(str.maketrans("-_+/=", "+/***"))
-        return base64.b64decode(standard + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return base64url.decode(text)
+    except ValueError as error:
         raise ReceiptError("The receipt is not in base64url.") from error

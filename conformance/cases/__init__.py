@@ -1,1 +1,1 @@
-"""The cases, a module per part of TorchServe's documents; each ends with its `SCENARIOS`."""
+"""The cases, a module per subject; each ends with its `SCENARIOS`."""

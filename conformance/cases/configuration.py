@@ -1,4 +1,4 @@
-"""config.md: what keys, variables and model-config.yaml come to, as clients see it."""
+"""What keys, variables and model-config.yaml come to, as clients see it."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""archive_and_handler.md: the handlers that an archive names instead of bringing one."""
+"""The handlers that an archive names instead of bringing one."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""inference_api.md, 7: the bodies of the service envelopes."""
+"""The bodies of the service envelopes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""archive_and_handler.md: entry points, classes, handlers that need torch."""
+"""Entry points, classes, handlers that need torch."""
 
 import base64
 

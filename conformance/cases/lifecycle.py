@@ -1,4 +1,4 @@
-"""worker_protocol_and_lifecycle.md: queues, tickets, workers that come and go."""
+"""Queues, tickets, workers that come and go."""
 
 from dataclasses import replace
 

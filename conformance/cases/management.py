@@ -1,4 +1,4 @@
-"""management_api.md, 1 to 10: models from registration to the end."""
+"""The management API: models from registration to the end."""
 
 from conformance.case import ECHO, JSON, Case, Scenario, infer, manage, register
 

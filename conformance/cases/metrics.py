@@ -1,4 +1,4 @@
-"""metrics.md: the metrics port, its modes, metrics.yaml, custom metrics, lines of logs."""
+"""The metrics port, its modes, metrics.yaml, custom metrics, lines of logs."""
 
 from conformance.case import ECHO, Case, Scenario, infer, manage, register
 

@@ -1,4 +1,4 @@
-"""inference_api.md, 5: what a client gets of what a handler returns, raises or breaks."""
+"""What a client gets of what a handler returns, raises or breaks."""
 
 from conformance.case import ECHO, Scenario, infer, register, reply
 

@@ -1,4 +1,4 @@
-"""inference_api.md, 1 and 4: what a handler is given of a request, limits, malformed HTTP."""
+"""What a handler is given of a request, limits, malformed HTTP."""
 
 from conformance.case import ECHO, FORM, JSON, MULTIPART, Scenario, form, infer, register
 

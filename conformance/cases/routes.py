@@ -1,4 +1,4 @@
-"""inference_api.md, 2, 7 and 10: every path of both ports, descriptions, CORS."""
+"""Every path of both ports, descriptions, CORS."""
 
 from conformance.case import (
     ECHO,

@@ -1,4 +1,4 @@
-"""archive_and_handler.md §8 to §10, asyncCommunication: the ways in which a model may be run."""
+"""The ways in which a model may be run: sequences, steps, coroutines, micro-batches."""
 
 from conformance.case import Begin, Case, Finish, Scenario, infer, manage, register
 

@@ -1,4 +1,4 @@
-"""Single statements of inference_api.md and management_api.md, asked at their edges."""
+"""Single statements of TorchServe's pages on its two APIs, asked at their edges."""
 
 import json
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""inference_api.md, 6: answers in pieces."""
+"""Answers in pieces."""
 
 from conformance.case import Case, Scenario, infer, register
 

@@ -1,4 +1,4 @@
-"""management_api.md, 11: who may ask for what."""
+"""Keys: who may ask for what."""
 
 from conformance.case import (
     ECHO,

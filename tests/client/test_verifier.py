@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from attested import CONFIG, MODEL, NONCE, AttestedServer, new_key, policy_for, spki
+from genuine_quotes import QUOTES, genuine
 
 from torchkeep.client.collateral import CollateralFile, CollateralSource
 from torchkeep.client.errors import CollateralError
@@ -21,7 +22,6 @@ from torchkeep.runtime.ratls import make_certificate
 
 NOW = 1_800_000_000.0
 DAY_S = 86400
-QUOTES = Path(__file__).resolve().parents[3] / "shared/data/quotes"
 NOTHING_ASKED = Policy(measurements={}, config=None, models=None)
 SERVER = AttestedServer()
 
@@ -391,13 +391,6 @@ def test_certificate_without_evidence() -> None:
 
 
 # Genuine quotes: at these times, by the README beside them.
-
-
-def genuine(name: str) -> bytes:
-    path = QUOTES / name
-    if not path.exists():
-        pytest.skip(f"the genuine quote {name} is not there")
-    return path.read_bytes()
 
 
 def judge_genuine(name: str, now: float, collateral: CollateralSource | None = None) -> Verdict:

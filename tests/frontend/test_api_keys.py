@@ -1,4 +1,4 @@
-"""The keys and their file: contract/management_api.md §11 as tests."""
+"""The keys and their file, as in TorchServe."""
 
 import json
 import stat

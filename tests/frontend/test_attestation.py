@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from unsigned_quote import unsigned_quote
 
 from torchkeep.frontend import attestation as module
 from torchkeep.frontend.app import ApiSettings, inference_app, management_app, shared_app
@@ -22,7 +23,7 @@ from torchkeep.frontend.metrics import Metrics
 from torchkeep.runtime.claims import ModelClaim, parse_claims, report_data
 from torchkeep.runtime.errors import EvidenceError
 from torchkeep.runtime.identity import AttestedKey
-from torchkeep.runtime.quote import REPORT_DATA_AT, parse_quote
+from torchkeep.runtime.quote import parse_quote
 from torchkeep.runtime.ratls import read_certificate
 
 NONCE = bytes(range(32))
@@ -52,10 +53,8 @@ class Tee:
                 await asyncio.sleep(0)
             if self.error:
                 raise self.error
-            quote = bytearray(1000)
-            quote[0], quote[4] = 4, 0x81
-            quote[REPORT_DATA_AT : REPORT_DATA_AT + 64] = data
-            return {"quote": base64.b64encode(quote).decode(), "cc_eventlog": self.event_log}
+            quote = base64.b64encode(unsigned_quote(data)).decode()
+            return {"quote": quote, "cc_eventlog": self.event_log}
         finally:
             self.now_made -= 1
 
@@ -118,6 +117,7 @@ def test_nonce_of_16_to_64_bytes_is_taken(ask: Any, length: int) -> None:
         "?nonce=AAAA",
         "?nonce=" + "A" * 20,
         "?nonce=" + "A" * 87,
+        "?nonce=" + "A" * 22 + "==",
         "?nonce=" + "A" * 21 + "+",
         "?nonce=" + "A" * 21 + "%21",
         "?nonce=" + "A" * 21 + "%C3%A4",

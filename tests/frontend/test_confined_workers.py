@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
@@ -85,13 +85,6 @@ async def serving(
 async def ask(model: ServedModel, request_id: str = "r") -> Any:
     job = model.submit(RequestInput(request_id, {}, []))
     return json.loads(bytes((await job.reply()).body))
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("level", ["standard", "strict"])

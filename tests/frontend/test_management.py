@@ -1,4 +1,4 @@
-"""The management port without a server: contract/management_api.md §1-9 as tests."""
+"""The management port without a server: TorchServe's API, route by route."""
 
 import re
 from dataclasses import replace

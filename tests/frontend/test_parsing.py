@@ -1,4 +1,4 @@
-"""What a handler sees of an HTTP request: contract/inference_api.md §4 as tests."""
+"""What a handler sees of an HTTP request, as in TorchServe."""
 
 import contextlib
 import re

@@ -1,6 +1,6 @@
 """Which model a name means, what its settings are, and whether all is well.
 
-contract/management_api.md §3 (precedence), §5, §8, §9 and inference_api.md §3, without workers.
+As TorchServe has it, and without workers.
 """
 
 import asyncio
@@ -113,6 +113,16 @@ def run(registry: ModelRegistry, scenario: Callable[[], Awaitable[None]]) -> Non
     asyncio.run(bounded())
 
 
+def spec_of(registry: ModelRegistry, asked: Registration) -> ModelSpec:
+    found: list[ModelSpec] = []
+
+    async def scenario() -> None:
+        found.append((await registry.register(asked)).spec)
+
+    run(registry, scenario)
+    return found[0]
+
+
 def test_load_is_recorded_before_packages_of_the_model_are_installed(
     tmp_path: Path, make: Make, pack: Callable[..., str]
 ) -> None:
@@ -134,16 +144,6 @@ def test_load_is_recorded_before_packages_of_the_model_are_installed(
     assert recorded == [1]
 
 
-def spec_of(registry: ModelRegistry, asked: Registration) -> ModelSpec:
-    found: list[ModelSpec] = []
-
-    async def scenario() -> None:
-        found.append((await registry.register(asked)).spec)
-
-    run(registry, scenario)
-    return found[0]
-
-
 @pytest.mark.parametrize(
     ("asked", "config", "in_json", "expected"),
     [
@@ -156,6 +156,7 @@ def spec_of(registry: ModelRegistry, asked: Registration) -> ModelSpec:
         ({}, "batchSize: 0\nmaxBatchDelay: -1\n", IN_JSON, (1, 70)),  # 0 is taken for 1
         ({}, "", IN_JSON, (7, 70)),
         ({}, "", NONE_IN_JSON, (1, 100)),
+        ({}, "", {"maxBatchDelay": -1}, (1, 100)),
         ({}, "", {}, (1, 100)),
     ],
 )
@@ -197,6 +198,38 @@ def test_with_a_config_file_the_timeouts_of_api_and_configuration_are_ignored(
     assert (spec.response_timeout_s, spec.startup_timeout_s) == expected
 
 
+def test_debug_lifts_every_time_limit_of_a_model(make: Make, pack: Callable[..., str]) -> None:
+    asked = Registration(pack(config="responseTimeout: 5\n"), startup_timeout=8)
+    assert spec_of(make(), asked).response_timeout_s == 5
+    free = spec_of(make(has_time_limits=False), asked)
+    assert (free.response_timeout_s, free.startup_timeout_s) == (2147483647, 2147483647)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"), [("jobQueueSize: 7\n", 7), ("batchSize: 2\n", 55), ("", 55)]
+)
+def test_the_queue_of_an_archive_overrides_that_of_the_configuration(
+    make: Make, pack: Callable[..., str], config: str, size: int
+) -> None:
+    spec = spec_of(make(job_queue_size=55), Registration(pack(config=config)))
+    assert spec.job_queue_size == size
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("sequenceBatching: true\nsequenceMaxIdleMSec: 9\n", (1, 1)),
+        ("sequenceMaxIdleMSec: 9\nmaxNumSequence: 5\nmaxSequenceJobQueueSize: 6\n", (5, 6)),
+        ("maxNumSequence: 5\nmaxSequenceJobQueueSize: 6\n", (0, 0)),
+    ],
+)
+def test_sequences_are_described_where_they_can_end(
+    make: Make, pack: Callable[..., str], config: str, expected: tuple[int, int]
+) -> None:
+    spec = spec_of(make(), Registration(pack(config=config)))
+    assert (spec.max_num_sequence, spec.max_sequence_job_queue_size) == expected
+
+
 @pytest.mark.parametrize(
     ("initial", "config", "expected"),
     [
@@ -208,6 +241,7 @@ def test_with_a_config_file_the_timeouts_of_api_and_configuration_are_ignored(
         (0, "", (0, 0)),
         (-5, "", (0, 0)),
         (None, "", (11, 11)),
+        (None, "minWorkers: 2\n", (11, 11)),
     ],
 )
 def test_workers_at_register_are_those_of_yaml_then_initial_workers(
@@ -321,6 +355,35 @@ def test_the_first_version_is_the_default_until_another_is_set(
             registry.get("m", "9")
 
     run(registry, scenario)
+
+
+def test_each_version_has_a_queue_and_workers_of_its_own(
+    make: Make, pack: Callable[..., str]
+) -> None:
+    registry = make()
+    urls = [pack(f"{version}.mar", "m", version) for version in ("1.0", "2.0")]
+
+    async def scenario() -> None:
+        one, two = [await registry.register(Registration(url)) for url in urls]
+        assert registry.versions("m") == [one, two]
+        assert one.queue is not two.queue
+        assert one.workers is not two.workers
+
+    run(registry, scenario)
+
+
+def test_what_becomes_of_a_model_is_told_in_torchserves_words(
+    make: Make, pack: Callable[..., str], caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = make()
+
+    async def scenario() -> None:
+        await registry.register(Registration(pack()))
+        await registry.unregister("m")
+
+    with caplog.at_level("INFO", "torchkeep.frontend.registry"):
+        run(registry, scenario)
+    assert caplog.messages == ["Model m loaded.", "Model m unregistered."]
 
 
 def test_the_default_version_goes_last(make: Make, pack: Callable[..., str]) -> None:

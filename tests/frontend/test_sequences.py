@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from waiting import until
+
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.sequences import Lane, SequenceKeys, SequenceLimits, SequenceQueue
 from torchkeep.runtime.messages import Prediction, RequestInput
@@ -51,11 +53,6 @@ def take(lane: Lane) -> list[Job]:
         pull.cancel()
         return []
     return batches[0]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - a timer of the queue decides
-        await asyncio.sleep(0.01)
 
 
 def names(jobs: list[Job]) -> list[str]:

@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
@@ -102,13 +102,6 @@ async def answer(job: Job) -> dict[str, Any]:
 
 def is_process(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}")
-
-
-async def until(condition: Callable[[], Any], deadline_s: float = 20) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.01)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""Which model a path asks for: contract/inference_api.md §2 as tests."""
+"""Which model a path asks for, as in TorchServe."""
 
 from typing import Any
 

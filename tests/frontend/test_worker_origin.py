@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import until
 
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
@@ -117,13 +117,6 @@ async def ask_each(model: ServedModel) -> list[dict[str, Any]]:
         answers[answer["pid"]] = answer
         await asyncio.sleep(0)
     return list(answers.values())
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = 20) -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        await asyncio.sleep(0.01)
 
 
 def loads(path: Path) -> int:

@@ -73,6 +73,11 @@ class Peer:
         os.close(self.null)
 
 
+async def grown(zygote: ZygoteClient, stage: str) -> None:
+    """Have the stage, and wait until it has imported what it imports."""
+    await (await zygote._stage(stage)).first_words()
+
+
 async def forked(zygote: ZygoteClient, stage: str, worker_id: str) -> tuple[Peer, ChildProcess]:
     peer = Peer(worker_id)
     child = await zygote.fork(stage, worker_id, peer.descriptors)
@@ -163,7 +168,7 @@ def test_a_wrong_secret_ends_the_worker(tmp_path: Path) -> None:
 def test_a_dead_stage_is_grown_again(stage: str, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:
-            await zygote.warm(stage)
+            await grown(zygote, stage)
             dead = zygote._stages[stage].child
             assert dead is not None
             dead.kill()
@@ -195,7 +200,7 @@ def test_a_stage_that_dies_while_it_is_asked_is_an_error_not_a_hang() -> None:
 def test_a_fork_that_nobody_waits_for_any_more_confuses_no_other(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:
-            await zygote.warm("plain")
+            await grown(zygote, "plain")
             for number in range(5):
                 given_up = Peer(f"{number}")
                 forking = asyncio.ensure_future(
@@ -225,7 +230,7 @@ def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:
     async def scenario() -> list[psutil.Process]:
         async with ZygoteClient() as zygote:
             before = set(psutil.Process().children(recursive=True))
-            await zygote.warm("torch")
+            await grown(zygote, "torch")
             return [*(set(psutil.Process().children(recursive=True)) - before)]
 
     family = asyncio.run(scenario())

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
+from own_address import own_address
 
 from torchkeep.modelstore.reach import ForbiddenAddress, Reach, resolve
 
@@ -71,17 +72,6 @@ def refusal(reach: Reach, host: str, port: int = 80) -> str:
     with pytest.raises(ForbiddenAddress) as caught:
         reach.connect(host, port, 1)
     return str(caught.value)
-
-
-def own_address() -> str | None:
-    """An address of this machine that is not loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
-        try:
-            unsent.connect(("192.0.2.1", 1))
-        except OSError:
-            return None
-        address: str = unsent.getsockname()[0]
-        return None if address.startswith("127.") else address
 
 
 FORBIDDEN = {

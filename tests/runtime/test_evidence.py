@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from key_services import Agent, Handler
+from unsigned_quote import unsigned_quote
 
 from torchkeep.runtime import evidence as evidence_module
 from torchkeep.runtime.errors import EvidenceError
@@ -20,18 +21,9 @@ from torchkeep.runtime.evidence import (
     quoted_data,
 )
 from torchkeep.runtime.fetch import parse_service
-from torchkeep.runtime.quote import REPORT_DATA_AT
 
 HASH = bytes(range(32)).ljust(64, b"\0")  # report data of a claims map
 LONG = bytes(range(64))
-
-
-def unsigned_quote(report_data: bytes) -> bytes:
-    """A quote that says what it should; nobody here looks at its signature."""
-    quote = bytearray(1000)
-    quote[0], quote[4] = 4, 0x81
-    quote[REPORT_DATA_AT : REPORT_DATA_AT + 64] = report_data
-    return bytes(quote)
 
 
 @pytest.fixture

@@ -379,9 +379,7 @@ def drip(request: Handler) -> None:
 def test_a_service_that_does_not_answer(
     service: StandIn, deed: Any, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defaults = fetch_module.fetch.__defaults__
-    assert defaults is not None
-    monkeypatch.setattr(fetch_module.fetch, "__defaults__", (defaults[0], 0.3))
+    monkeypatch.setattr(fetch_module, "DEADLINE_S", 0.3)
     service.misbehave = at("", deed)
     error = failure(keys_from(service))
     assert (error.step, error.is_temporary) == ("unreachable", True)

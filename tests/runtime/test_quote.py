@@ -1,20 +1,10 @@
 """Quotes read field by field: genuine ones where they are there, and what is none."""
 
-from pathlib import Path
-
 import dcap_qvl
 import pytest
+from genuine_quotes import genuine
 
 from torchkeep.runtime.quote import QuoteError, parse_quote
-
-QUOTES = Path(__file__).resolve().parents[3] / "shared/data/quotes"
-
-
-def genuine(name: str) -> bytes:
-    path = QUOTES / name
-    if not path.exists():
-        pytest.skip(f"the genuine quote {name} is not there")
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Configuration files that exist out there, given to a whole server as they are."""
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,9 @@ def handle(data, context):
 """
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def test_the_configuration_of_sagemaker(server_factory: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_configuration_of_sagemaker(
+    server_factory: Callable[..., Any], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     model = tmp_path / "opt" / "ml" / "model"  # an archive that came unpacked, served in place
     (model / "MAR-INF").mkdir(parents=True)
     (model / "MAR-INF" / "MANIFEST.json").write_text(MANIFEST)
@@ -49,7 +43,9 @@ def test_the_configuration_of_sagemaker(server_factory: Callable[..., Any], tmp_
     assert f"Inference API bind to: http://0.0.0.0:{port}\n" in server.log_text()
 
 
-def test_the_configuration_of_the_docker_image(server_factory: Callable[..., Any]) -> None:
+def test_the_configuration_of_the_docker_image(
+    server_factory: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     addresses = {
         f"{name}_address": f"http://0.0.0.0:{free_port()}"
         for name in ("inference", "management", "metrics")

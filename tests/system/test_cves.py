@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
+from own_address import own_address
 
 from torchkeep.frontend.worker_users import has_capability
 from torchkeep.runtime.config import Config
@@ -285,16 +286,6 @@ def test_shelltorch_warning(server_factory: Callable[..., Any], tmp_path: Path) 
         "metrics_address": "http://0.0.0.0:0",
     }
     assert "ANYBODY" not in server_factory(config=config).log_text()
-
-
-def own_address() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
-        try:
-            unsent.connect(("192.0.2.1", 1))
-        except OSError:
-            return None
-        address: str = unsent.getsockname()[0]
-        return None if address.startswith("127.") else address
 
 
 def test_shelltorch_registration_without_a_key(

@@ -1,4 +1,4 @@
-"""requirements.txt and useVenv of an archive: contract/archive_and_handler.md §3 as tests.
+"""requirements.txt and useVenv of an archive, as in TorchServe.
 
 The packages are wheels made here, and every requirements.txt forbids to look elsewhere.
 """

@@ -1,4 +1,4 @@
-"""Keys from the start of a server to its end: contract/management_api.md §11 as tests."""
+"""Keys from the start of a server to its end, as in TorchServe."""
 
 import json
 import os

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import json
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -97,16 +96,11 @@ class Attested:
         return status, json.loads(answer)["type"]
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def attested(
-    shared_server_factory: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    shared_server_factory: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    free_port: Callable[[], int],
 ) -> Attested:
     store = tmp_path_factory.mktemp("store")
     for name, content in ARCHIVES.items():
