@@ -45,19 +45,23 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Whole servers wait more than they compute, so their tests run beside all others. The sum of
-# both closing lines of pytest comes last, below the coverage they measured.
+# Whole servers wait more than they compute, so their tests run beside all others, in two runs.
+# The sum of the closing lines of pytest comes last, below the coverage they measured.
+TEST = $(BIN)/coverage run -m pytest -m 'not long'
+FACTS = tests/system/test_facts.py
 test: lint
 	@mkdir -p build && rm -f .coverage .coverage.*
 	@status=0; \
-	$(BIN)/coverage run -m pytest -m 'not long' --ignore tests/system > build/test-parts.log 2>&1 & \
-	parts=$$!; \
-	$(BIN)/coverage run -m pytest -m 'not long' tests/system | tee build/test-system.log || status=$$?; \
+	$(TEST) --ignore tests/system > build/test-parts.log 2>&1 & parts=$$!; \
+	$(TEST) $(FACTS) > build/test-facts.log 2>&1 & facts=$$!; \
+	$(TEST) tests/system --ignore $(FACTS) | tee build/test-system.log || status=$$?; \
+	wait $$facts || status=$$?; \
+	cat build/test-facts.log; \
 	wait $$parts || status=$$?; \
 	cat build/test-parts.log; \
 	$(BIN)/coverage combine --quiet || status=1; \
 	$(BIN)/coverage report || status=1; \
-	$(BIN)/python tests/support/closing_line.py build/test-parts.log build/test-system.log; \
+	$(BIN)/python tests/support/closing_line.py build/test-{parts,facts,system}.log; \
 	exit $$status
 
 test-long: setup test-torch-free

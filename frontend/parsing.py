@@ -24,6 +24,7 @@ UNCHANGED_ENCODINGS = (b"binary", b"8bit", b"7bit")  # of a part; nobody decodes
 _NAME_BYTES = bytes.maketrans(b"\t,:;=", b"     ")
 ENCODED_FILE_NAME = re.compile(rb";\s*filename\*\s*=", re.IGNORECASE)
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+IN_NAMES = str.maketrans("\t", " ", "\r\n")  # TorchServe: line ends are nothing
 BLANKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f "
 LINE_END = re.compile(rb"\r?\n|\r\Z|(?P<lone>\r)")
 MAX_SHOWN_BYTES = 200  # of a field, in an error
@@ -107,7 +108,7 @@ def _urlencoded_field(pair: bytes) -> InputParameter:
     raw_name, _, value = pair.partition(b"=")
     if b"%" in raw_name and BAD_ESCAPE.search(raw_name):
         raise MalformedForm(f"Bad string: '{_shown(raw_name)}'")
-    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS).replace("\t", " ")
+    name = unquote_plus(raw_name.decode("utf-8", "replace")).strip(BLANKS).translate(IN_NAMES)
     if not name:
         raise MalformedForm("empty name : the fields of a form are written name=value&name=value")
     if b"%" in value and (bad := BAD_ESCAPE.search(value)):

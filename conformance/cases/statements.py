@@ -144,7 +144,7 @@ def asked(name: str, fields: dict[str, object]) -> list[Case]:
     ]
 
 
-NAMES = ["a b", "a/b", "ä", "x:y", "<&>'\"", "a\u2028b", "all", "1.0"]
+NAMES = ["a b", "a/b", "ä", "x:y", "a\u2013b", "<&>'\"", "all", "1.0"]
 PAGES = [
     "limit=0", "limit=-1", "limit=7", "limit=8", "limit=9", "limit=100", "limit=101", "limit=%2B3",
     "limit=3&next_page_token=5", "limit=3&next_page_token=6", "limit=3&next_page_token=8",
@@ -190,7 +190,8 @@ MODELS = Scenario(
           for query in ("runtime=", "runtime=lsp", "runtime=PYTHON")),
         manage("register by runtime LSP", "POST", "/models?url=echo.mar&model_name=l&runtime=LSP"),
         manage("describe l", "GET", "/models/l"),
-        *(manage(f"register {url}", "POST", f"/models?model_name=u{index}&url={quote(url)}")
+        *(manage(f"register {url}", "POST", f"/models?model_name=u{index}&url={quote(url)}",
+                 comparison="load failure")
           for index, url in enumerate((
               "x/echo_tgz.tar.gz", "echo_dir/", "ftp://host/echo.mar", "ftp://host/unknown.mar",
               "FILE:///no/such.mar", "http://no-such-host.invalid/m.mar",
@@ -198,7 +199,8 @@ MODELS = Scenario(
               "http://127.0.0.1/m.mar?a=..", "a..b.mar", " ", "echo.mar?a=1", "echo.MAR"))),
         register("echo"),
         manage("register version 2", "POST", "/models?url=echo_v2.mar"),
-        *(manage(f"scale {query}", "PUT", f"/models/echo?synchronous=true&{query}")
+        *(manage(f"scale {query}", "PUT", f"/models/echo?synchronous=true&{query}",
+                 comparison="load failure")
           for query in WORKERS),
         manage("scale as version all", "PUT", "/models/echo/all?synchronous=true"),
         manage("describe a scaled model", "GET", "/models/echo"),

@@ -55,6 +55,7 @@ def test_body_that_is_no_form_is_opaque(content_type: str, seen: str) -> None:
         (b"a=1\r\n", {"a": b"1"}),
         (b"a=1\r", {"a": b"1"}),
         (b"a\tb=1", {"a b": b"1"}),
+        (b"a\r\nb=1", {"ab": b"1"}),
         (b"a=\nb=2&c=3", {"a": b""}),
         (b"\na=1", {"a": b"1"}),
         (b"a=1%0A", {"a": b"1\n"}),

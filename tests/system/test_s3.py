@@ -34,7 +34,8 @@ def test_an_archive_from_s3_is_registered_by_a_signed_download(
         url = s3.url("/bucket/m.mar?versionId=secret")
         for unsigned in (False, "yes"):
             status, said = registered(server, url, unsigned)
-            assert (status, said) == (400, f"Failed to download archive from: {url}")
+            assert status == 400
+            assert said.startswith(f"Failed to download archive from: {url}")
         status, said = registered(server, url, True)
         assert (status, said.partition(" registered")[0]) == (200, 'Model "m" Version: 1.0')
     assert "hunter2" not in server.log_text()
