@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from torchkeep.runtime import base64url
-from torchkeep.runtime.claims import Claims, ClaimsError, parse_claims
+from torchkeep.runtime.claims import DOCUMENT_FORMAT, Claims, ClaimsError, parse_claims
 from torchkeep.runtime.quote import Quote, QuoteError, parse_quote
 from torchkeep.runtime.ratls import CertificateError, read_certificate
 
-FORMAT = "torchkeep-attestation-1"
 MAX_DOCUMENT_BYTES = 4 << 20  # a quote, claims, and an event log
 NONCE_BYTES = 32
 ATTESTATION_PATH = "/attestation"
@@ -52,8 +51,8 @@ def read_document(document: bytes) -> Shown:
         found = json.loads(document)
     except (ValueError, RecursionError) as error:
         raise EvidenceFormatError("the document is no JSON") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise EvidenceFormatError(f"the document's format is not {FORMAT}")
+    if not isinstance(found, dict) or found.get("format") != DOCUMENT_FORMAT:
+        raise EvidenceFormatError(f"the document's format is not {DOCUMENT_FORMAT}")
     tee = found.get("tee")
     if not isinstance(tee, str):
         raise EvidenceFormatError("the document names no tee")

@@ -25,7 +25,7 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.responses import Reply, error_reply, json_reply
 from torchkeep.runtime import base64url
-from torchkeep.runtime.claims import NONCE_BYTES, Claims, ModelClaim, report_data
+from torchkeep.runtime.claims import DOCUMENT_FORMAT, NONCE_BYTES, Claims, ModelClaim, report_data
 from torchkeep.runtime.errors import EvidenceError
 from torchkeep.runtime.evidence import Evidence, quote_of
 from torchkeep.runtime.identity import AttestedKey
@@ -33,7 +33,6 @@ from torchkeep.runtime.ratls import make_certificate
 
 log = logging.getLogger("torchkeep.frontend")
 
-FORMAT = "torchkeep-attestation-1"
 QUOTES_PER_S = 4.0
 MAX_PEERS = 4096  # addresses that are told apart
 BURST = 8  # quotes that may be asked for, or waited for, at once
@@ -90,7 +89,7 @@ class Attestor:
         finally:
             self._waiting -= 1
         document = {
-            "format": FORMAT,
+            "format": DOCUMENT_FORMAT,
             "tee": self._identity.tee,
             "quote": _text(quote_of(evidence).raw),
             "claims": _text(buffer),

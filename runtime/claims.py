@@ -19,6 +19,7 @@ HPKE_KEY_BYTES = 32  # X25519
 REPORT_DATA_BYTES = 64
 NONCE_BYTES = range(16, 65)
 MAX_CLAIMS_BYTES = 1 << 20
+DOCUMENT_FORMAT = "torchkeep-attestation-1"  # of what `GET /attestation` answers
 
 SHA_256 = 1  # in the IANA registry "Named Information Hash Algorithm"
 
