@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ from tempfile import TemporaryDirectory
 from bench.reference import ReferenceMissing, java_missing, reference
 from bench.servers import Product
 from conformance.archives import build_archives
-from conformance.case import Scenario
+from conformance.case import Case, Scenario, Step
 from conformance.comparison import ScenarioResult, Verdict, compare
 from conformance.report import Report
 from conformance.scenarios import SCENARIOS
@@ -86,7 +87,16 @@ def runnable(scenarios: list[Scenario], environment: Path) -> list[Scenario]:
         names = ", ".join(scenario.name for scenario in left_out)
         lacking = "torch here" if lacks_torch else f"captum in {environment}"
         say(f"Left out, because they need {lacking}: {names}")
-    return [scenario for scenario in scenarios if scenario not in left_out]
+    kept = [scenario for scenario in scenarios if scenario not in left_out]
+    if find_spec("captum") is not None:
+        return kept
+    if any(case.needs_captum for scenario in kept for case in scenario.asked):
+        say("Left out, because ours needs captum for them: explanations by captum")
+    return [replace(one, cases=[s for s in one.cases if not _explains(s)]) for one in kept]
+
+
+def _explains(step: Step) -> bool:
+    return isinstance(step, Case) and step.needs_captum
 
 
 def run(scenarios: list[Scenario], ours: Product, theirs: Product) -> Report:
