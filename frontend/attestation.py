@@ -83,9 +83,7 @@ class Attestor:
         self._spend_credit(peer)
         self._waiting += 1
         try:
-            async with self._turn:
-                buffer = self._claims(nonce, tuple(self._models())).encode()
-                evidence = await self._evidence.evidence(report_data(buffer))
+            buffer, evidence = await self._attest(nonce)
         finally:
             self._waiting -= 1
         document = {
@@ -101,14 +99,19 @@ class Attestor:
 
     async def certificate(self) -> bytes:
         """A certificate (DER) for the attested key, with fresh evidence. Raises EvidenceError."""
-        async with self._turn:
-            buffer = self._claims(None, None).encode()
-            evidence = await self._evidence.evidence(report_data(buffer))
+        buffer, evidence = await self._attest(None)
         now = datetime.datetime.now(datetime.UTC)
         key = self._identity.key.private_key
         return make_certificate(key, quote_of(evidence).raw, buffer, now)
 
-    def _claims(self, nonce: bytes | None, models: tuple[ModelClaim, ...] | None) -> Claims:
+    async def _attest(self, nonce: bytes | None) -> tuple[bytes, dict[str, Any]]:
+        """The claims buffer, and evidence that is bound to it, when it is our turn."""
+        async with self._turn:
+            buffer = self._claims(nonce).encode()
+            return buffer, await self._evidence.evidence(report_data(buffer))
+
+    def _claims(self, nonce: bytes | None) -> Claims:
+        """Without a nonce they are those of a certificate, which outlives the models too."""
         identity = self._identity
         return Claims(
             public_key_hash=hashlib.sha256(identity.key.public_key).digest(),
@@ -116,7 +119,7 @@ class Attestor:
             config=identity.config,
             tee=identity.tee,
             nonce=nonce,
-            models=models,
+            models=None if nonce is None else tuple(self._models()),
         )
 
     def _spend_credit(self, peer: str) -> None:

@@ -25,9 +25,7 @@ class AttestedTls:
 
     async def open(self) -> ssl.SSLContext:
         """Raises EvidenceError: without evidence there is nothing to show."""
-        certificate = await self._attestor.certificate()
-        chain = ssl.DER_cert_to_PEM_cert(certificate).encode()
-        self._context = server_context(chain, self._key.private_key)
+        self._context = server_context(await self._chain(), self._key.private_key)
         return self._context
 
     async def keep_fresh(self) -> None:
@@ -44,6 +42,8 @@ class AttestedTls:
 
     async def _renew(self) -> None:
         assert self._context is not None, "`open` comes first"
-        certificate = await self._attestor.certificate()
-        chain = ssl.DER_cert_to_PEM_cert(certificate).encode()
-        use_identity(self._context, chain, self._key.private_key)
+        use_identity(self._context, await self._chain(), self._key.private_key)
+
+    async def _chain(self) -> bytes:
+        """A certificate with fresh evidence, in PEM."""
+        return ssl.DER_cert_to_PEM_cert(await self._attestor.certificate()).encode()

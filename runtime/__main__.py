@@ -303,7 +303,9 @@ async def compose(
     metrics_file, metrics_config = _metrics_text(config)
     async with AsyncExitStack() as stack:
         keys = _api_keys(config, stack)
-        store = _model_store(config, environ, sandbox)
+        _check_attestation(config)
+        source = evidence_source(config.evidence)
+        store = _model_store(config, environ, sandbox, source)
         if store.key_source is not None:
             # Before the zygote, who ends every later child that nobody told it of.
             stack.enter_context(Janitor(store.unpack_roots()))
@@ -334,7 +336,7 @@ async def compose(
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
-        evidence = _evidence(config)
+        evidence = SimulatedEvidence() if config.insecure_simulated_tee else source
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
         defaults = _model_defaults(config, compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)
@@ -424,19 +426,11 @@ class _Keys:
             wipe(delivered)
 
 
-def _key_source(config: Config) -> DeliversKeys | None:
-    # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
-    sample = SampleEvidence() if config.insecure_simulated_tee else None
-    evidence = evidence_source(config.evidence) or sample
+def _key_source(config: Config, evidence: Evidence | None) -> DeliversKeys | None:
+    if config.insecure_simulated_tee:
+        # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
+        evidence = SampleEvidence()
     return key_source(config.key_source, config.kbs_certificate, evidence)
-
-
-def _evidence(config: Config) -> Evidence | None:
-    """What clients are shown; None where this is no TEE."""
-    _check_attestation(config)
-    return (
-        SimulatedEvidence() if config.insecure_simulated_tee else evidence_source(config.evidence)
-    )
 
 
 def _attestor(
@@ -489,10 +483,15 @@ async def _opened(tls: AttestedTls) -> ssl.SSLContext:
         raise ConfigError(f"attested_tls=true: {error}") from error
 
 
-def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPolicy) -> ModelStore:
+def _model_store(
+    config: Config,
+    environ: Mapping[str, str],
+    sandbox: SandboxPolicy,
+    evidence: Evidence | None,
+) -> ModelStore:
     temporary = _unpack_root(environ)
     default_key_id = environ.get("CONFIDENTIAL_RESOURCE_ID", "")  # KServe's name for it
-    source = _key_source(config)
+    source = _key_source(config, evidence)
     try:
         if default_key_id:
             check_key_id(default_key_id)
@@ -513,14 +512,13 @@ def _model_store(config: Config, environ: Mapping[str, str], sandbox: SandboxPol
         memory_place=MemoryPlace(
             config.unpack_directory, temporary, is_disk_allowed=config.allow_unsealed_on_disk
         ),
-        reach=_reach(config, sandbox),
+        reach=_reach(config, sandbox, evidence),
         signer=S3Signer.from_environment(environ),
     )
 
 
-def _reach(config: Config, sandbox: SandboxPolicy) -> Reach:
+def _reach(config: Config, sandbox: SandboxPolicy, evidence: Evidence | None) -> Reach:
     """Where registering by url may lead."""
-    evidence = evidence_source(config.evidence)
     services = [key_service(config.key_source)]
     if isinstance(evidence, AgentEvidence):
         services.append(evidence.service)
