@@ -10,6 +10,7 @@ import json
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from torchkeep.runtime.canonical_json import canonical_json
 from torchkeep.runtime.errors import EvidenceError, KeyReleaseError, ReleaseStep
 from torchkeep.runtime.evidence import REPORT_DATA_BYTES, Evidence
 from torchkeep.runtime.fetch import Answer, FetchFailed, Service, fetch
@@ -173,8 +174,7 @@ class _Session:
 
 def hash_of(algorithm: str, value: Any) -> bytes:
     """The hash of canonical JSON, which is how a broker and its client agree on what was said."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.new(algorithm, text.encode()).digest()
+    return hashlib.new(algorithm, canonical_json(value)).digest()
 
 
 def _json(answer: Answer) -> dict[str, Any]:

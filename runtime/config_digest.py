@@ -6,11 +6,11 @@ of the plugins that run in it, each with its hash or version.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from torchkeep.runtime.canonical_json import canonical_json
 from torchkeep.runtime.config import Config
 from torchkeep.runtime.snapshot import SavedModel
 
@@ -25,10 +25,7 @@ def config_document(
         if "key" in one.metadata and one.metadata["key"].has_effect and one.repr
     }
     document = {"settings": settings, "sandbox": dict(sandbox), "plugins": sorted(plugins)}
-    text = json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain
-    )
-    return text.encode()
+    return canonical_json(document, _plain)
 
 
 def config_digest(config: Config, sandbox: Mapping[str, Any], plugins: Sequence[str] = ()) -> bytes:
