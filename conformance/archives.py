@@ -5,123 +5,26 @@ tests depend on no archiver. Where a virtual environment is given, its torch-mod
 packs them instead: that is how the facts were recorded.
 """
 
-import itertools
 import json
 import shutil
 import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
 
-HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
-SEED = 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """What goes into one archive. The key in SOURCES is its file name without the suffix."""
-
-    handler: str
-    model_name: str | None = None
-    version: str = "1.0"
-    model_file: str | None = None
-    serialized_file: str | None = None
-    write_weights: Callable[[Path], None] | None = None
-    extra_files: dict[str, str] = field(default_factory=dict)
-    write_extra: dict[str, Callable[[Path], None]] = field(default_factory=dict)
-    config: str | None = None
-    form: Literal[".mar", ".tar.gz", ""] = ".mar"  # "" is a directory
-
-    @property
-    def is_built_in(self) -> bool:
-        return not self.handler.partition(":")[0].endswith(".py") and ":" not in self.handler
-
-
-def write_mlp_weights(path: Path) -> None:
-    import torch
-
-    torch.manual_seed(SEED)
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    torch.save({f"layers.{name}": value for name, value in layers.state_dict().items()}, path)
-
-
-def write_resnet(path: Path) -> None:
-    import torch
-    import torchvision
-
-    torch.manual_seed(SEED)
-    model = torchvision.models.resnet18(weights=None).eval()
-    # Random weights answer nearly alike for every class; wider last weights spread the
-    # probabilities far beyond the differences between two CPUs.
-    with torch.no_grad():
-        model.fc.weight.mul_(8)
-    torch.jit.script(model).save(str(path))
-
-
-def write_state(make: Callable[[], Any], path: Path, seed: int = SEED, **factors: float) -> None:
-    """The state dict of a model with random weights, some multiplied (`a__b` is `a.b`)."""
-    import torch
-
-    torch.manual_seed(seed)
-    state = make().state_dict()
-    for name, factor in factors.items():
-        state[name.replace("__", ".")].mul_(factor)
-    torch.save(state, path)
-
-
-def _model(module: str, name: str) -> Callable[[], Any]:
-    """A class of tests/handlers, which is imported when it is called."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    def make() -> Any:
-        spec = spec_from_file_location(module, HANDLERS / f"{module}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        loaded = module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-        return getattr(loaded, name)()
-
-    return make
-
-
-def write_detector(path: Path) -> None:
-    # Wide scores and boxes: answers that differ by more than two CPUs do.
-    write_state(
-        _model("small_detector", "SmallDetector"),
-        path,
-        seed=27,  # two finds that are certain, two that are not
-        roi_heads__box_predictor__cls_score__weight=40.0,
-        rpn__head__cls_logits__weight=50.0,
-    )
-
-
-def write_segmenter(path: Path) -> None:
-    write_state(_model("small_segmenter", "SmallSegmenter"), path, classifier__4__weight=9.0)
-
-
-def write_classifier(path: Path) -> None:
-    write_state(_model("small_classifier", "SmallClassifier"), path)
-
-
-def write_text_model(path: Path) -> None:
-    write_state(_model("text_model", "TextModel"), path)
-
-
-# As the tokenizer leaves a text: words, and pairs of neighbours.
-WORDS = "do not stop it was great do not cannot stop cafe is open 5 stars and more".split()  # noqa: SIM905
-PAIRS = [" ".join(pair) for pair in itertools.pairwise(WORDS)]
-VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys([*WORDS, *PAIRS]))}
-
-
-def write_vocabulary(path: Path) -> None:
-    import torch
-
-    torch.save(VOCABULARY, path)
-
+from conformance.example_archives import EXAMPLES
+from conformance.source import HANDLERS, Source
+from conformance.weights import (
+    write_classifier,
+    write_detector,
+    write_mlp_weights,
+    write_resnet,
+    write_segmenter,
+    write_text_model,
+    write_vocabulary,
+)
 
 PAIRS_CONFIG = "batchSize: 2\nmaxBatchDelay: 5000\nminWorkers: 1\nmaxWorkers: 1\n"
 RANKS = (
@@ -390,6 +293,7 @@ SOURCES: dict[str, Source] = {
     "load_no_initialize": Source("load_no_initialize.py"),
     "load_import_error": Source("load_import_error.py"),
     "load_no_weights": Source("base_handler"),
+    **EXAMPLES,
 }
 
 
@@ -465,6 +369,8 @@ def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     files = {}
     if not source.is_built_in:
         files["handler"] = HANDLERS / f"{_handler_module(source)}.py"
+    for name in source.files:
+        files[f"extra:{name}"] = HANDLERS / name
     if source.model_file:
         files["model_file"] = HANDLERS / source.model_file
     if source.serialized_file and source.write_weights:
@@ -490,8 +396,8 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
     model = {
         "modelName": source.model_name or name,
         "serializedFile": source.serialized_file,
-        "handler": source.handler,
-        "modelFile": source.model_file,
+        "handler": Path(source.handler).name,
+        "modelFile": source.model_file and Path(source.model_file).name,
         "modelVersion": source.version,
         "configFile": "model-config.yaml" if source.config else None,
     }
@@ -538,8 +444,7 @@ def _pack_with_reference(
         command += ["--model-file", str(files["model_file"])]
     if source.serialized_file:
         command += ["--serialized-file", str(files["serialized_file"])]
-    if source.extra_files or source.write_extra:
-        extra = [str(path) for role, path in files.items() if role.startswith("extra:")]
+    if extra := [str(path) for role, path in files.items() if role.startswith("extra:")]:
         command += ["--extra-files", ",".join(extra)]
     if source.config:
         command += ["--config-file", str(files["config"])]

@@ -7,8 +7,9 @@ connection each; later cases see what earlier ones registered, scaled or broke.
 import io
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -16,6 +17,8 @@ from urllib.parse import quote, urlencode
 Comparison = Literal[
     "exact",  # status, reason, headers, body
     "numbers",  # the body is JSON; floats may differ by TOLERANCE
+    "many numbers",  # the same, but only some of so many are kept
+    "media",  # the body is a PNG or a WAV; pixels and samples may differ by a LEVEL
     "tensor",  # the body is a tensor saved by torch
     "load failure",  # ours says more: the recorded message is where its message starts
 ]
@@ -93,6 +96,7 @@ class Scenario:
     elsewhere: tuple[str, ...] = ()  # archives in `<home>/elsewhere`, which `<files>` serves
     needs_torch: bool = False
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
+    needs: tuple[str, ...] = ()  # further modules that handlers import, in both environments
 
     @property
     def asked(self) -> list[Case]:
@@ -118,6 +122,11 @@ class Scenario:
         return [Path(model.partition("=")[0]).stem for model in self.models]
 
 
+def together(*cases: Case) -> list[Step]:
+    """All at once: a batch, where the model takes so many."""
+    return [*(Begin(case) for case in cases), *(Finish(case.name) for case in cases)]
+
+
 def register(archive: str, **parameters: object) -> Case:
     query = {"url": f"{archive}.mar", "initial_workers": 1, "synchronous": "true", **parameters}
     name = f"register {parameters.get('model_name', archive)}"
@@ -139,16 +148,21 @@ def manage(name: str, method: str, path: str, **options: Any) -> Case:
     return Case(name, "management", method, path, **options)
 
 
+@cache
 def picture() -> bytes:
     """A PNG of 300 x 260 smooth colours: the same bytes everywhere, no imaging library."""
     width, height = 300, 260
+    return png(
+        width,
+        height,
+        lambda x, y: (x * 255 // width, y * 255 // height, (x * y) // 300 % 256),
+    )
+
+
+def png(width: int, height: int, colour_at: Callable[[int, int], tuple[int, ...]]) -> bytes:
+    """A PNG of what `colour_at(x, y)` says, up to 255: a grey, a colour, or one with its alpha."""
     rows = b"".join(
-        b"\0"
-        + bytes(
-            channel
-            for x in range(width)
-            for channel in (x * 255 // width, y * 255 // height, (x * y) // 300 % 256)
-        )
+        b"\0" + bytes(channel for x in range(width) for channel in colour_at(x, y))
         for y in range(height)
     )
 
@@ -156,7 +170,8 @@ def picture() -> bytes:
         checksum = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    kind = {1: 0, 3: 2, 4: 6}[len(colour_at(0, 0))]
+    size = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", size)

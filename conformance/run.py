@@ -76,23 +76,34 @@ def chosen(names: list[str]) -> list[Scenario]:
 def runnable(scenarios: list[Scenario], environment: Path) -> list[Scenario]:
     """Those that need nothing that is not installed; says which are left out, and why."""
     python = str(environment / "bin" / "python")
-    lacks_captum = subprocess.run([python, "-c", "import captum"], capture_output=True).returncode
-    lacks_torch = find_spec("torch") is None
-    left_out = [
-        scenario
-        for scenario in scenarios
-        if (scenario.needs_torch and lacks_torch) or (scenario.needs_captum and lacks_captum)
-    ]
-    if left_out:
-        names = ", ".join(scenario.name for scenario in left_out)
-        lacking = "torch here" if lacks_torch else f"captum in {environment}"
-        say(f"Left out, because they need {lacking}: {names}")
+    modules = dict.fromkeys(name for one in scenarios for name in _needed(one))
+    code = (
+        "import importlib.util, sys\n"
+        "print(*[name for name in sys.argv[1:] if not importlib.util.find_spec(name)])"
+    )
+    found = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True)
+    theirs = set(found.stdout.split())
+    ours = {name for one in scenarios for name in _needed_of_us(one) if not find_spec(name)}
+    left_out = [one for one in scenarios if theirs & _needed(one) or ours & _needed_of_us(one)]
+    for scenario in left_out:
+        lacking = [f"{name} here" for name in sorted(ours & _needed_of_us(scenario))]
+        lacking += [f"{name} in {environment}" for name in sorted(theirs & _needed(scenario))]
+        say(f"Left out, because it needs {' and '.join(lacking)}: {scenario.name}")
     kept = [scenario for scenario in scenarios if scenario not in left_out]
     if find_spec("captum") is not None:
         return kept
     if any(case.needs_captum for scenario in kept for case in scenario.asked):
         say("Left out, because ours needs captum for them: explanations by captum")
     return [replace(one, cases=[s for s in one.cases if not _explains(s)]) for one in kept]
+
+
+def _needed(scenario: Scenario) -> set[str]:
+    """Modules that TorchServe's environment must have."""
+    return {*scenario.needs, *(["captum"] if scenario.needs_captum else [])}
+
+
+def _needed_of_us(scenario: Scenario) -> set[str]:
+    return {*scenario.needs, *(["torch"] if scenario.needs_torch else [])}
 
 
 def _explains(step: Step) -> bool:

@@ -5,6 +5,8 @@ from conformance.cases import (
     configuration,
     default_handlers,
     envelopes,
+    example_ways,
+    examples,
     handlers,
     lifecycle,
     management,
@@ -16,6 +18,8 @@ from conformance.cases import (
     statements,
     streams,
     tokens,
+    transformers,
+    weights,
 )
 
 SCENARIOS: list[Scenario] = [
@@ -27,6 +31,10 @@ SCENARIOS: list[Scenario] = [
     *running.SCENARIOS,
     *handlers.SCENARIOS,
     *default_handlers.SCENARIOS,
+    *examples.SCENARIOS,
+    *example_ways.SCENARIOS,
+    *weights.SCENARIOS,
+    *transformers.SCENARIOS,
     *management.SCENARIOS,
     *lifecycle.SCENARIOS,
     *metrics.SCENARIOS,

@@ -5,10 +5,11 @@ from conformance.case import ECHO, JSON, Case, Scenario, infer, manage, register
 KEPT_AFTER_FAILURE = "failed-loads-are-gone"
 
 
-def load_failure(archive: str, **parameters: object) -> list[Case]:
+def load_failure(archive: str, is_kept: bool = False, **parameters: object) -> list[Case]:
+    """TorchServe keeps the model where a RuntimeError or a lack of memory was the reason."""
     case = register(archive, **parameters)
     name = str(parameters.get("model_name", archive))
-    is_kept = archive in ("load_runtime_error", "load_cuda", "load_memory_error")
+    is_kept = is_kept or archive in ("load_runtime_error", "load_cuda", "load_memory_error")
     return [
         Case(f"load {name}", "management", "POST", case.path, comparison="load failure"),
         manage(

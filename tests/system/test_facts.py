@@ -51,6 +51,8 @@ def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.is_long:
         marks.append(pytest.mark.long)
+    if missing := [name for name in scenario.needs if find_spec(name) is None]:
+        marks.append(pytest.mark.skip(reason=f"{' and '.join(missing)} is not installed"))
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
 

@@ -17,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
-from conformance.archives import VOCABULARY  # noqa: E402
+from conformance.weights import VOCABULARY  # noqa: E402
 from ts.context import Context, RequestProcessor  # noqa: E402
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl  # noqa: E402
 from ts.torch_handler.base_handler import BaseHandler  # noqa: E402
