@@ -23,9 +23,22 @@ def route(name: str, path: str, wish: object = None, **options: object) -> Case:
     return infer(name, f"/predictions/completions/1.0/{path}", content, kind, **options)
 
 
+# Layers over two processes, which meet by gloo.
+PARALLEL = [
+    step
+    for name in ("split_layers", "staged_layers")
+    for step in (
+        register(name),
+        *(infer(f"{name} {row}", f"/predictions/{name}", json.dumps(row).encode(), JSON,
+                comparison="numbers")
+          for row in ([0.5, -1.0, 2.0], [3.0, 0.25, 1.0])),
+    )
+]  # fmt: skip
+
 WAYS = Scenario(
     "example ways of running",
-    archives=("token_stream", "generation_steps", "remembered_sums", "completions"),
+    archives=("token_stream", "generation_steps", "remembered_sums", "completions", "split_layers",
+              "staged_layers"),
     cases=[
         register("token_stream"),
         infer("a stream of tokens", "/predictions/token_stream", b"once upon", TEXT),
@@ -50,24 +63,9 @@ WAYS = Scenario(
         route("no such route", "v1/embeddings", {"input": "x"}),
         route("no route", "", {"prompt": "x"}),
         route("no prompt", "v1/completions", {"max_tokens": 3}),
+        *PARALLEL,
     ],
     needs_torch=True,
 )  # fmt: skip
 
-PARALLEL = Scenario(
-    "example parallel models",
-    archives=("split_layers", "staged_layers"),
-    cases=[
-        step
-        for name in ("split_layers", "staged_layers")
-        for step in (
-            register(name),
-            *(infer(f"{name} {row}", f"/predictions/{name}", json.dumps(row).encode(), JSON,
-                    comparison="numbers")
-              for row in ([0.5, -1.0, 2.0], [3.0, 0.25, 1.0])),
-        )
-    ],
-    needs_torch=True,
-)  # fmt: skip
-
-SCENARIOS = [WAYS, PARALLEL]
+SCENARIOS = [WAYS]

@@ -148,56 +148,51 @@ def wav(content: bytes, rate: int) -> bytes:
     return file.getvalue()
 
 
-TEXTS = Scenario(
-    "example texts and sounds",
-    archives=("translate", "speak", "transcribe", "any_text", "catalogue"),
-    cases=[
-        register("translate"),
-        asked("translate", "a sentence", b"the cat is sleeping", TEXT),
-        asked("translate", "another sentence", b"good morning dog", TEXT),
-        asked("translate", "as json", body({"text": "We go home today"}), JSON),
-        asked("translate", "unknown words", b"never heard of", None),
-        asked("translate", "no words", b"", TEXT),
-        register("speak"),
-        asked("speak", "a greeting", b"hello", TEXT, comparison="media"),
-        asked("speak", "an umlaut", "grün".encode(), None, comparison="media"),
-        register("transcribe"),
-        asked("transcribe", "tones", tone(200, 900, 1500, 400), WAV),
-        asked("transcribe", "one tone", tone(700, seconds=0.2), None),
-        asked("transcribe", "in a form", form(
-            ('Content-Disposition: form-data; name="data"; filename="s.wav"', tone(300, 1200))),
+TEXTS = [
+    register("translate"),
+    asked("translate", "a sentence", b"the cat is sleeping", TEXT),
+    asked("translate", "another sentence", b"good morning dog", TEXT),
+    asked("translate", "as json", body({"text": "We go home today"}), JSON),
+    asked("translate", "unknown words", b"never heard of", None),
+    asked("translate", "no words", b"", TEXT),
+    register("speak"),
+    asked("speak", "a greeting", b"hello", TEXT, comparison="media"),
+    asked("speak", "an umlaut", "grün".encode(), None, comparison="media"),
+    register("transcribe"),
+    asked("transcribe", "tones", tone(200, 900, 1500, 400), WAV),
+    asked("transcribe", "one tone", tone(700, seconds=0.2), None),
+    asked("transcribe", "in a form", form(
+        ('Content-Disposition: form-data; name="data"; filename="s.wav"', tone(300, 1200))),
+        MULTIPART),
+    asked("transcribe", "not a sound", b"no sound at all", WAV),
+    asked("transcribe", "a sound of nothing", wav(b"", 4000), WAV),
+    register("any_text"),
+    *together(
+        asked("any_text", "typed text", b"what a fine day it is", TEXT),
+        asked("any_text", "bytes", b"is that so?", None),
+        asked("any_text", "json", body({"text": "I want my money back"}), JSON),
+    ),
+    *together(
+        asked("any_text", "in a field", b"text=well+done", "application/x-www-form-urlencoded"),
+        asked("any_text", "in a part", form(
+            ('Content-Disposition: form-data; name="text"', b"why not?")), MULTIPART),
+        asked("any_text", "in a file", form(
+            ('Content-Disposition: form-data; name="text"; filename="t"', b"a broken thing")),
             MULTIPART),
-        asked("transcribe", "not a sound", b"no sound at all", WAV),
-        asked("transcribe", "a sound of nothing", wav(b"", 4000), WAV),
-        register("any_text"),
-        *together(
-            asked("any_text", "typed text", b"what a fine day it is", TEXT),
-            asked("any_text", "bytes", b"is that so?", None),
-            asked("any_text", "json", body({"text": "I want my money back"}), JSON),
-        ),
-        *together(
-            asked("any_text", "in a field", b"text=well+done", "application/x-www-form-urlencoded"),
-            asked("any_text", "in a part", form(
-                ('Content-Disposition: form-data; name="text"', b"why not?")), MULTIPART),
-            asked("any_text", "in a file", form(
-                ('Content-Disposition: form-data; name="text"; filename="t"', b"a broken thing")),
-                MULTIPART),
-        ),
-        *together(
-            asked("any_text", "one that has no text", body({"other": 1}), JSON),
-            asked("any_text", "its neighbour", b"well", TEXT),
-            asked("any_text", "its other neighbour", b"done", TEXT),
-        ),
-        register("catalogue"),
-        asked("catalogue", "a search", b"green teapot", TEXT),
-        asked("catalogue", "the best four", b"data=bicycle&k=4",
-              "application/x-www-form-urlencoded"),
-        asked("catalogue", "more than there are", form(
-            ('Content-Disposition: form-data; name="data"', b"a red cart"),
-            ('Content-Disposition: form-data; name="k"', b"99")), MULTIPART),
-    ],
-    needs_torch=True,
-)  # fmt: skip
+    ),
+    *together(
+        asked("any_text", "one that has no text", body({"other": 1}), JSON),
+        asked("any_text", "its neighbour", b"well", TEXT),
+        asked("any_text", "its other neighbour", b"done", TEXT),
+    ),
+    register("catalogue"),
+    asked("catalogue", "a search", b"green teapot", TEXT),
+    asked("catalogue", "the best four", b"data=bicycle&k=4",
+          "application/x-www-form-urlencoded"),
+    asked("catalogue", "more than there are", form(
+        ('Content-Disposition: form-data; name="data"', b"a red cart"),
+        ('Content-Disposition: form-data; name="k"', b"99")), MULTIPART),
+]  # fmt: skip
 
 EXAMPLE = {"float_features": [0.5, -1.0, 2.0], "id_list_features.values": [3, 14, 15]}
 EMPTY = {"float_features": [1.0, 1.0, 1.0], "id_list_features.values": []}
@@ -210,13 +205,15 @@ def rows(model: str, name: str, row: object = (0.5, -1.0, 2.0), **options: objec
 
 
 DATA = Scenario(
-    "example data",
+    "example texts and data",
     archives=(
+        "translate", "speak", "transcribe", "any_text", "catalogue",
         "recommend", "table", "forecast", "ensemble", "variants", "cached", "validated", "warmed",
         "counted",
     ),
     config={"model_metrics_auto_detect": "true"},
     cases=[
+        *TEXTS,
         register("recommend"),
         rows("recommend", "one example", EXAMPLE),
         rows("recommend", "three examples", [EXAMPLE, EMPTY, OF_ZEROS]),
@@ -265,42 +262,31 @@ DATA = Scenario(
     needs_torch=True,
 )  # fmt: skip
 
-PROFILED = Scenario(
-    "example under profilers",
-    archives=("traced",),
+FOUR, OTHER_FOUR = [0.1, 0.2, -0.3, 4.0], [1.0, -1.0, 0.5, 0.0]
+
+
+def instances(model: str, name: str, *given: object) -> Case:
+    return asked(model, name, body({"instances": given}), JSON)
+
+
+# The built-in base handler takes rows of an envelope only.
+BASE = Scenario(
+    "example base handler",
+    archives=("base", "traced"),
+    config={"service_envelope": "json"},
     environment={"ENABLE_TORCH_PROFILER": "TRUE", "TS_BENCHMARK": "true"},
     cases=[
+        register("base"),
+        instances("base", "one instance", FOUR),
+        instances("base", "two instances", FOUR, OTHER_FOUR),
+        instances("base", "no numbers", "text"),
+        instances("base", "of different lengths", FOUR, [1.0]),
         register("traced"),
-        rows("traced", "profiled"),
-        rows("traced", "profiled again", [1, 2, 3.5]),
+        instances("traced", "profiled", [0.5, -1.0, 2.0]),
+        instances("traced", "profiled again", [1, 2, 3.5], [3.0, 0.25, 1.0]),
         log("what the profiles know", "model_log.log", rb"the profile knows", 2),
     ],
     needs_torch=True,
 )
 
-FOUR, OTHER_FOUR = [0.1, 0.2, -0.3, 4.0], [1.0, -1.0, 0.5, 0.0]
-IN_ENVELOPE = Scenario(
-    "example base handler",
-    archives=("base",),
-    config={"service_envelope": "json"},
-    cases=[
-        register("base"),
-        *(
-            asked(
-                "base",
-                name,
-                body({"instances": instances}),
-                JSON,
-            )
-            for name, instances in (
-                ("one instance", [FOUR]),
-                ("two instances", [FOUR, OTHER_FOUR]),
-                ("no numbers", ["text"]),
-                ("of different lengths", [FOUR, [1.0]]),
-            )
-        ),
-    ],
-    needs_torch=True,
-)
-
-SCENARIOS = [VISION, TEXTS, DATA, PROFILED, IN_ENVELOPE]
+SCENARIOS = [VISION, DATA, BASE]

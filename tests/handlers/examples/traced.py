@@ -17,6 +17,3 @@ class Traced(BaseHandler):
             "activities": [torch.profiler.ProfilerActivity.CPU],
             "on_trace_ready": tell,
         }
-
-    def preprocess(self, data):
-        return torch.tensor([row["body"] for row in data])
