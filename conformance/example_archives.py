@@ -164,9 +164,11 @@ WAYS = {
             files=TABLE_NET,
             write_extra={"table.pt": TABLE_A},
             config=f"{ONE}responseTimeout: 60\ndeviceType: cpu\nparallelType: {kind}\n"
-            "torchrun:\n  nproc-per-node: 2\n",
+            + ("" if kind == "custom" else "torchrun:\n  nproc-per-node: 2\n"),
         )
-        for name, kind in (("split_layers", "tp"), ("staged_layers", "pp"))
+        for name, kind in (
+            ("split_layers", "tp"), ("staged_layers", "pp"), ("own_stages", "custom")
+        )
     },
 }  # fmt: skip
 

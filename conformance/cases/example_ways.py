@@ -23,10 +23,12 @@ def route(name: str, path: str, wish: object = None, **options: object) -> Case:
     return infer(name, f"/predictions/completions/1.0/{path}", content, kind, **options)
 
 
-# Layers over two processes, which meet by gloo.
+PARALLEL_MODELS = ("split_layers", "staged_layers", "own_stages")
+
+# Layers over two processes, however they meet.
 PARALLEL = [
     step
-    for name in ("split_layers", "staged_layers")
+    for name in PARALLEL_MODELS
     for step in (
         register(name),
         *(infer(f"{name} {row}", f"/predictions/{name}", json.dumps(row).encode(), JSON,
@@ -37,8 +39,8 @@ PARALLEL = [
 
 WAYS = Scenario(
     "example ways of running",
-    archives=("token_stream", "generation_steps", "remembered_sums", "completions", "split_layers",
-              "staged_layers"),
+    archives=("token_stream", "generation_steps", "remembered_sums", "completions",
+              *PARALLEL_MODELS),
     cases=[
         register("token_stream"),
         infer("a stream of tokens", "/predictions/token_stream", b"once upon", TEXT),
