@@ -447,6 +447,19 @@ GROUPS = (
                 ),
             ),
             Difference(
+                "more-weights",
+                "A state dict as `.safetensors`, and a `.pt2` alone, do not load: 500",
+                "They are loaded: `.safetensors` with a model file; a package of AOTInductor and a"
+                " program of `torch.export` by themselves",
+                "Weights need run no code when they are read, and torch's own newer forms serve",
+                tests=(
+                    "tests/system/test_weights.py::"
+                    "test_safetensors_and_exported_programs_answer_as_the_state_dict",
+                    "tests/system/test_weights.py::"
+                    "test_a_package_of_aotinductor_answers_as_the_state_dict",
+                ),
+            ),
+            Difference(
                 "rows-of-tensors",
                 "A handler that answers rows of one tensor sends each client the rows of all"
                 " others of the batch, too: torch saves the memory behind a row",

@@ -1,11 +1,14 @@
-"""docs/differences.md, made from the list in differences.py: `make conformance-docs`."""
+"""docs/differences.md and tests/handlers/README.md, made from lists: `make conformance-docs`."""
 
 from pathlib import Path
 
+from conformance import inventory
 from conformance.differences import GROUPS, Difference
 from conformance.scenarios import SCENARIOS
+from conformance.source import HANDLERS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "differences.md"
+INVENTORY = HANDLERS / "README.md"
 HEAD = """# What differs from TorchServe on purpose
 
 Everything else is as TorchServe 0.12 does it; whatever is not, and does not stand here, is a bug.
@@ -54,3 +57,4 @@ def _proof(difference: Difference) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    INVENTORY.write_text(inventory.page())
