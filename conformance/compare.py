@@ -217,17 +217,18 @@ def _is_close(theirs: Any, ours: Any) -> bool:
 
 
 def _levels(body: bytes) -> tuple[object, list[int]]:
-    """The form of a PNG or a WAV, and its pixels or samples."""
-    if body.startswith(b"\x89PNG"):
-        from PIL import Image
+    """The form of a PNG or a WAV, and its pixels or samples. Raises ValueError if it is neither."""
+    try:
+        if body.startswith(b"\x89PNG"):
+            from PIL import Image
 
-        picture = Image.open(io.BytesIO(body))
-        return (picture.mode, picture.size), list(picture.tobytes())
-    if not body.startswith(b"RIFF"):
-        raise ValueError("neither a PNG nor a WAV")
-    with wave.open(io.BytesIO(body)) as sound:
-        samples = array("h", sound.readframes(sound.getnframes()))
-        return sound.getparams(), samples.tolist()
+            picture = Image.open(io.BytesIO(body))
+            return (picture.mode, picture.size), list(picture.tobytes())
+        with wave.open(io.BytesIO(body)) as sound:
+            samples = array("h", sound.readframes(sound.getnframes()))
+            return sound.getparams(), samples.tolist()
+    except (OSError, EOFError, wave.Error) as error:
+        raise ValueError("neither a PNG nor a WAV") from error
 
 
 def _are_near(theirs: tuple[object, list[int]], ours: tuple[object, list[int]]) -> bool:

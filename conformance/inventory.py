@@ -273,9 +273,9 @@ HEAD = """# The archives of the tests
 {total} archives are served by real servers in the tests. To {recorded} of them the real TorchServe
 0.12 has answered what is compared (`tests/system/facts.json`; how many cases, apart from the
 registration, is in brackets). For {ours} it could not, and their line says why; {deliberate} show
-only what [differs on purpose](../../docs/differences.md). {examples} archives, with {handlers} handlers, are in the style of TorchServe's
-documentation and public examples, all written here; those of `examples/` are nothing else. The
-rest are for failures, edges and settings.
+only what [differs on purpose](../../docs/differences.md). {examples} archives, with {handlers}
+handlers, are in the style of TorchServe's documentation and public examples, all written here;
+those of `examples/` are nothing else. The rest are for failures, edges and settings.
 
 Models are small and their weights random, but the same everywhere (`conformance/weights.py`); what
 is in each archive says `conformance/archives.py` or `conformance/example_archives.py`. This page

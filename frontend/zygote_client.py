@@ -18,6 +18,7 @@ from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.runtime.processes import become_subreaper, child_pids
 
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
+IMPORT_LIMIT_S = 120.0  # for a stage of ours to import torch, from a cold disk or in a crowd
 
 _BACKEND = ("-P", "-m", "torchkeep.backend")
 
@@ -70,11 +71,21 @@ class ZygoteClient:
         """Fork a worker that owns (connection, stdout, stderr)."""
         client = await self._stage(stage)
         try:
+            await self._wait_for_imports(client)
             return await self.fork_from(client, worker_id, descriptors)
         except ZygoteError:
             if client.child is not None and client.child.exited.done():
                 self._forget(client)  # the next fork grows a new one
             raise
+
+    async def _wait_for_imports(self, stage: StageClient) -> None:
+        try:
+            async with asyncio.timeout(IMPORT_LIMIT_S):
+                await stage.first_words()
+        except TimeoutError:
+            raise ZygoteError(
+                f"the {stage.name} stage is still importing after {IMPORT_LIMIT_S:g} s"
+            ) from None
 
     async def fork_from(
         self, stage: StageClient, worker_id: str, descriptors: Sequence[int]

@@ -1,5 +1,9 @@
 """What counts as a difference between two answers."""
 
+import io
+import json
+import struct
+import wave
 from dataclasses import replace
 
 import pytest
@@ -92,3 +96,66 @@ def test_lines_of_a_log_are_picked_and_masked() -> None:
         b'2024-05-30T21:41:47,099 - /127.0.0.1:36271 "PUT /models HTTP/1.1" 200 2\n',
     )
     assert (known["text"], count) == ('<time> - <client> "GET /models HTTP/1.1" 200 <ms>', 1)
+
+
+def sound(*samples: int, rate: int = 4000) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(rate)
+        writer.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return file.getvalue()
+
+
+MEDIA = replace(CASE, comparison="media")
+SOUND = sound(5, -7, 300)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_alike"),
+    [
+        (sound(5, -7, 300), True),
+        (sound(6, -8, 300), True),
+        (sound(7, -7, 300), False),
+        (sound(5, -7), False),
+        (sound(5, -7, 300, rate=8000), False),
+        (SOUND[:20], False),
+        (b"no sound", False),
+    ],
+)
+def test_sounds_may_differ_by_a_level(other: bytes, is_alike: bool) -> None:
+    assert (differences(MEDIA, fact(SOUND), fact(other)) == []) is is_alike
+
+
+def test_pictures_may_differ_by_a_level_however_they_are_packed() -> None:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+
+    def packed(*pixels: int, width: int = 2, level: int = 6) -> bytes:
+        picture = image.new("L", (width, len(pixels) // width))
+        picture.putdata(pixels)
+        file = io.BytesIO()
+        picture.save(file, "PNG", compress_level=level)
+        return file.getvalue()
+
+    theirs = fact(packed(1, 2, 3, 255))
+    assert differences(MEDIA, theirs, fact(packed(2, 1, 3, 254, level=0))) == []
+    for other in (packed(3, 2, 3, 255), packed(1, 2, 3, 255, width=4), b"\x89PNG no more"):
+        assert differences(MEDIA, theirs, fact(other)) != []
+
+
+def test_of_many_numbers_some_are_kept_and_all_counted() -> None:
+    case = replace(CASE, comparison="many numbers")
+
+    def answered(*rows: list[float]) -> Fact:
+        return fact(json.dumps(rows).encode(), case=case)
+
+    rows = [[number / 7, -number / 3] for number in range(1000)]
+    known = json.loads(answered(*rows)["text"])
+    assert known["numbers"] == 2000
+    kept = known["every 7th"]
+    assert (len(kept), kept[1]) == (286, -1.0)
+    near = [[a + 1e-4, b] for a, b in rows]
+    assert differences(case, answered(*rows), answered(*near)) == []
+    assert differences(case, answered(*rows), answered(*rows[:-1])) != []
+    assert differences(case, answered(*rows), answered(*[[a, b + 1] for a, b in rows])) != []

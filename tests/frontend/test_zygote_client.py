@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from torchkeep.frontend import zygote_client
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.stage_client import ZygoteError
 from torchkeep.frontend.zygote_client import ZygoteClient
@@ -193,6 +194,37 @@ def test_a_stage_that_dies_while_it_is_asked_is_an_error_not_a_hang() -> None:
             child.kill()
             with pytest.raises(ZygoteError):
                 await asking
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_imports_may_take_longer_than_a_fork(
+    is_patient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_s = 2.0
+    monkeypatch.setattr(zygote_client, "FORK_LIMIT_S", limit_s)
+    if not is_patient:
+        monkeypatch.setattr(zygote_client, "IMPORT_LIMIT_S", 0.1)
+
+    async def scenario() -> None:
+        async with ZygoteClient() as zygote:
+            child = (await zygote._stage("plain")).child
+            assert child is not None
+            os.kill(child.pid, signal.SIGSTOP)  # as slow as a disk can be
+            peer = Peer("9000")
+            forking = asyncio.ensure_future(zygote.fork("plain", "9000", peer.descriptors))
+            _, pending = await asyncio.wait([forking], timeout=limit_s * 1.2)
+            os.kill(child.pid, signal.SIGCONT)
+            if is_patient:
+                assert pending
+                forked_child = await forking
+                peer.close()
+                await forked_child.exited
+            else:
+                with pytest.raises(ZygoteError, match=r"plain stage is still importing after 0\.1"):
+                    await forking
+                peer.close()
 
     asyncio.run(scenario())
 
