@@ -97,6 +97,7 @@ class Scenario:
     needs_torch: bool = False
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
     needs: tuple[str, ...] = ()  # further modules that handlers import, in both environments
+    programs: tuple[str, ...] = ()  # what the archives are made with
 
     @property
     def asked(self) -> list[Case]:

@@ -16,7 +16,6 @@ from conformance.weights import (
     script_of,
     state_of,
     transformer_part,
-    write_classifier,
     write_detector,
     write_segmenter,
 )
@@ -28,7 +27,7 @@ KINDS = json.dumps({str(number): f"kind {number}" for number in range(6)})
 SMALL_CLASSIFIER = {
     "model_file": "small_classifier.py",
     "serialized_file": "classifier.pth",
-    "write_weights": write_classifier,
+    "write_weights": state_of("../small_classifier", "SmallClassifier", gain=5),
 }
 
 
@@ -184,7 +183,9 @@ WEIGHTS = {
     ),
     "rows_compiled_old": replace(EAGER_ROWS, config="pt2: eager\n"),
     "rows_inductor": replace(
-        EAGER_ROWS, config="pt2: {compile: {enable: true, backend: inductor, mode: default}}\n"
+        EAGER_ROWS,
+        config="responseTimeout: 300\n"
+        "pt2: {compile: {enable: true, backend: inductor, mode: default}}\n",
     ),
     "rows_so": replace(
         ROWS,

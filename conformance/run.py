@@ -1,6 +1,7 @@
 """Torchkeep beside the real TorchServe: `make conformance`. See docs/conformance.md."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -83,7 +84,7 @@ def runnable(scenarios: list[Scenario], environment: Path) -> list[Scenario]:
     )
     found = subprocess.run([python, "-c", code, *modules], capture_output=True, text=True)
     theirs = set(found.stdout.split())
-    ours = {name for one in scenarios for name in _needed_of_us(one) if not find_spec(name)}
+    ours = {name for one in scenarios for name in _needed_of_us(one) if _is_missing(name)}
     left_out = [one for one in scenarios if theirs & _needed(one) or ours & _needed_of_us(one)]
     for scenario in left_out:
         lacking = [f"{name} here" for name in sorted(ours & _needed_of_us(scenario))]
@@ -103,7 +104,12 @@ def _needed(scenario: Scenario) -> set[str]:
 
 
 def _needed_of_us(scenario: Scenario) -> set[str]:
-    return {*scenario.needs, *(["torch"] if scenario.needs_torch else [])}
+    """Modules and programs that must be here."""
+    return {*scenario.needs, *scenario.programs, *(["torch"] if scenario.needs_torch else [])}
+
+
+def _is_missing(name: str) -> bool:
+    return find_spec(name) is None and shutil.which(name) is None
 
 
 def _explains(step: Step) -> bool:

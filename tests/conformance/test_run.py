@@ -67,6 +67,25 @@ def test_the_report_tells_agreement_from_difference() -> None:
     assert not Report([ScenarioResult(Scenario("s", (), []), failure="did not start")]).is_good
 
 
+def test_what_needs_something_that_is_not_installed_is_left_out_by_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scenarios = [
+        Scenario("all is there", (), [], needs=("json",)),
+        Scenario("no module", (), [], needs=("no_such_module",)),
+        Scenario("no program", (), [], programs=("no-such-program",)),
+    ]
+    environment = Path(sys.executable).parent.parent
+    kept = run.runnable(scenarios, environment)
+    assert [scenario.name for scenario in kept] == ["all is there"]
+    said = capsys.readouterr().out
+    assert (
+        "Left out, because it needs no_such_module here and"
+        f" no_such_module in {environment}: no module\n" in said
+    )
+    assert "Left out, because it needs no-such-program here: no program\n" in said
+
+
 def reference() -> Path | None:
     """A TorchServe that is there already: nothing is downloaded by `make test`."""
     given = os.environ.get("TORCHKEEP_REFERENCE")

@@ -5,6 +5,7 @@ is listed in conformance/differences.py.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -50,8 +51,10 @@ def files(tmp_path: Path) -> Iterator[str]:
 def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.is_long:
-        marks.append(pytest.mark.long)
-    if missing := [name for name in scenario.needs if find_spec(name) is None]:
+        marks += [pytest.mark.long, pytest.mark.timeout(900)]
+    missing = [name for name in scenario.needs if find_spec(name) is None]
+    missing += [name for name in scenario.programs if shutil.which(name) is None]
+    if missing:
         marks.append(pytest.mark.skip(reason=f"{' and '.join(missing)} is not installed"))
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
