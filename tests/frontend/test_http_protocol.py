@@ -11,6 +11,7 @@ from unittest.mock import ANY
 
 import pytest
 import uvloop
+from listeners import answering
 from tls_identities import TlsIdentity, tls_identity
 
 from torchkeep.frontend.exchange import EXCHANGE, Exchange
@@ -20,7 +21,6 @@ from torchkeep.runtime.address import Address
 from torchkeep.runtime.log_text import Bell
 from torchkeep.runtime.logs import MARK, AccessLog
 
-DEADLINE_S = 10.0
 LIMIT = 1000
 Scope = dict[str, Any]
 # Of the test that runs; None where it talks plain HTTP.
@@ -83,13 +83,8 @@ async def listening(
     scheme = "https" if tls else "http"
     context = tls.context if tls else None
     listener = Listener(app, Address(scheme, "127.0.0.1", 0), limits, access_log, context)
-    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
-        tasks.create_task(listener.serve())
-        await listener.wait_started()
-        try:
-            yield listener
-        finally:
-            listener.begin_drain()
+    async with answering(listener):
+        yield listener
 
 
 @asynccontextmanager
