@@ -279,7 +279,7 @@ def without_tee(pod: Manifest) -> list[Manifest]:
 
 def differences(pod: Manifest) -> list[str]:
     """Where a pod is not what the policy in its initdata pins, as paths."""
-    packed = pod["metadata"]["annotations"].get(ANNOTATION, "")
+    packed = pod["metadata"].get("annotations", {}).get(ANNOTATION, "")
     try:
         text = zlib.decompress(base64.b64decode(packed, validate=True), 31).decode()
         _rules, _found, data = text.partition("\npolicy_data := ")
@@ -333,6 +333,7 @@ def _fill(options: argparse.Namespace) -> None:
     data = initdata(pod, options.kbs, certificate)
     measurement = mr_config_id(data)
     pod = with_initdata(pod, data)
+    for_broker = kbs_policy(options.key, measurement)
     (runtime,) = load(HERE / "kserve-runtime.yaml")
     runtime["spec"]["containers"][0]["image"] = options.image
     out: Path = options.out
@@ -342,7 +343,7 @@ def _fill(options: argparse.Namespace) -> None:
     _write(out / "pod-simulated.yaml", without_tee(pod))
     _write(out / "kserve-runtime.yaml", [runtime])
     (out / "initdata.toml").write_bytes(data)
-    (out / "kbs-policy.rego").write_text(kbs_policy(options.key, measurement))
+    (out / "kbs-policy.rego").write_text(for_broker)
     _say(f"memory of the container    {sizes.limit} MiB")
     _say(f"  server {SERVER}, volume {sizes.volume}, ", end="")
     _say(f"{sizes.workers} worker(s) of {WORKER} + {sizes.models} each")
@@ -353,8 +354,8 @@ def _fill(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    (pod,) = load(options.file)
-    pod = pod if pod["kind"] == "Pod" else pod["spec"]["template"]
+    first = load(options.file)[0]
+    pod = first if first["kind"] == "Pod" else first["spec"]["template"]
     if found := differences(pod):
         raise RenderError(f"{options.file}: not what its policy pins: {', '.join(found)}")
     _say(f"{options.file}: its policy pins what stands there")
@@ -395,12 +396,12 @@ def _parser() -> argparse.ArgumentParser:
     fill.add_argument("--key", required=True, action="append", help="kbs:///repository/type/tag")
     check = commands.add_parser("check", help="say whether a pod is what its policy pins")
     check.set_defaults(run=_check)
-    check.add_argument("file", type=Path, help="pod.yaml as `fill` wrote it")
+    check.add_argument("file", type=Path, help="a pod.yaml or horizontal.yaml that `fill` wrote")
     return parser
 
 
-def main() -> int:
-    options = _parser().parse_args()
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
     try:
         options.run(options)
     except RenderError as error:

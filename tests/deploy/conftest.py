@@ -65,15 +65,17 @@ class Rendered:
         return data
 
 
-def render(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, DEPLOY / "render.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="session")
+def values() -> tuple[str, ...]:
+    """Arguments of `fill`; later ones count before them."""
+    return VALUES
 
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     folder = tmp_path_factory.mktemp("rendered")
-    run = render("fill", folder, *VALUES)
+    command = [sys.executable, DEPLOY / "render.py", "fill", folder, *VALUES]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return Rendered(folder, run.stdout)
 
