@@ -81,5 +81,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
 
 
 @pytest.fixture(scope="session")
+def rego() -> type[Rego]:
+    return Rego
+
+
+@pytest.fixture(scope="session")
 def agent_policy(rendered: Rendered) -> Rego:
     return Rego("agent_policy", rendered.initdata["policy.rego"])
