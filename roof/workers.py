@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torchkeep.frontend.api_keys import KEY_FILE
 from torchkeep.frontend.gpus import Gpus
+from torchkeep.frontend.model_spec import ModelDefaults
 from torchkeep.frontend.parallel import DistributionPorts
-from torchkeep.frontend.registry import ModelDefaults
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.sequences import SequenceKeys
 from torchkeep.frontend.served_model import WorkerGround, worker_ids
