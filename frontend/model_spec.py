@@ -8,7 +8,8 @@ from torchkeep.frontend.errors import InvalidModel
 from torchkeep.frontend.gpus import Gpus
 from torchkeep.modelstore.manifest import MANIFEST_PATH, RUNTIMES
 from torchkeep.modelstore.model_config import ModelConfig
-from torchkeep.modelstore.store import ModelDir, default_model_name
+from torchkeep.modelstore.model_url import default_model_name
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.runtime.messages import Way
 
 # TorchServe: these values of a query mean "not given", all others are taken as they are.

@@ -25,7 +25,8 @@ from torchkeep.frontend.served_model import ServedModel, WorkerGround
 from torchkeep.frontend.waiting_model import WaitingModel
 from torchkeep.modelstore.errors import ModelStoreError
 from torchkeep.modelstore.manifest import RUNTIMES, leaves_directory
-from torchkeep.modelstore.store import ModelDir, ModelStore
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.snapshot import SavedModel
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.messages import InputShape, Load, RequestInput, Way
 

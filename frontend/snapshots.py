@@ -12,7 +12,7 @@ from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.side_thread import in_side_thread
 from torchkeep.frontend.waiting_model import WaitingModel
-from torchkeep.modelstore.store import archive_name
+from torchkeep.modelstore.model_url import archive_name
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
     Occasion,

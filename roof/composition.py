@@ -58,7 +58,7 @@ async def compose(plan: Plan) -> AsyncIterator[Server]:
         store = model_store(plan, source)
         if store.key_source is not None:
             # Before the zygote, who ends every later child that nobody told it of.
-            stack.enter_context(Janitor(store.unpack_roots()))
+            stack.enter_context(Janitor(store.rules.unpack_roots()))
         environment = with_allocator(plan.environ, plan.compute.allocator_library)
         zygote = await stack.enter_async_context(ZygoteClient(environment))
         await asyncio.to_thread(store.sweep)

@@ -96,7 +96,8 @@ def configured_sandbox(config: Config) -> SandboxPolicy:
 
 def _areas(store: ModelStore) -> list[Path]:
     """Where other models may lie; without a source of keys, none of them is in memory."""
-    roots = [store.area.root] if store.key_source is None else store.unpack_roots()
+    rules = store.rules
+    roots = [rules.area.root] if store.key_source is None else rules.unpack_roots()
     return [UnpackArea(root).models for root in roots]
 
 

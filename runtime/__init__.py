@@ -39,9 +39,10 @@ chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> 
 Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
 `runtime/tls_files.py` where its certificate and key come from.
 
-Life of a model: `management` -> `ModelStore.open(url)` (`modelstore/download.py` fetches it, if
-`modelstore/reach.py` lets it) -> `ModelRegistry.register`, which lets
-`frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
+Life of a model: `management` -> `ModelStore.open(url)`, a `modelstore/opening.py`
+(`modelstore/download.py` fetches it, if `modelstore/reach.py` lets it) -> `ModelRegistry.register`,
+which settles its `frontend/model_spec.py` and lets `frontend/dependencies.py` install what the
+archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a
