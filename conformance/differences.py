@@ -756,7 +756,7 @@ GROUPS = (
                 "It makes a certificate for itself, and warns",
                 "One can try it",
                 tests=(
-                    "tests/runtime/test_roof.py::"
+                    "tests/roof/test_listener_tls.py::"
                     "test_https_without_any_key_makes_its_own_and_says_so",
                 ),
             ),

@@ -18,9 +18,8 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_spec import ModelSpec, Registration
 from torchkeep.frontend.openapi import model_management_document
-from torchkeep.frontend.registry import Registration
-from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.modelstore.errors import ArchiveNotFound
 from torchkeep.runtime.messages import Prediction, RequestInput
 

@@ -25,10 +25,12 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_events import ModelEvents
-from torchkeep.frontend.registry import ModelDefaults, ModelRegistry, Registration
-from torchkeep.frontend.served_model import ModelSpec, WorkerGround
+from torchkeep.frontend.model_spec import ModelDefaults, ModelSpec, Registration
+from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.served_model import WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore.store import ModelDir, ModelStore
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.evidence import AgentEvidence
 from torchkeep.runtime.fetch import parse_service
