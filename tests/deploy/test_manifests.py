@@ -177,7 +177,7 @@ def test_numbers_in_the_pod_are_those_that_were_computed(rendered: Any) -> None:
 
 
 def test_there_is_time_to_drain(rendered: Any) -> None:
-    from torchkeep.runtime.__main__ import DRAIN_S
+    from torchkeep.roof.serving import DRAIN_S
 
     spec = rendered.pod["spec"]
     before = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
