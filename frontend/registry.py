@@ -124,6 +124,16 @@ class ModelRegistry:
         defaults = (self.get(name) for name in self._models)
         return all(served.healthy_workers >= served.spec.min_workers for served in defaults)
 
+    def is_ready(self) -> bool:
+        """Whether every default version has a worker that has loaded it, unless none was asked for.
+
+        A model that waits for its key has none.
+        """
+        if self._waiting:
+            return False
+        defaults = (self.get(name) for name in self._models)
+        return all(served.is_ready or served.spec.min_workers == 0 for served in defaults)
+
     def set_default(self, name: str, version: str) -> None:
         if name not in self._models:
             raise ModelNotFound(name)

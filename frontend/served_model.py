@@ -94,6 +94,11 @@ class ServedModel:
         return sum(worker.is_running for worker in self.workers) >= self.spec.min_workers
 
     @property
+    def is_ready(self) -> bool:
+        """True when a worker has loaded it."""
+        return any(worker.is_ready for worker in self.workers)
+
+    @property
     def claim(self) -> ModelClaim:
         """What it is, for evidence and receipts."""
         return ModelClaim(self.spec.name, self.spec.version, self.model_dir.digest)

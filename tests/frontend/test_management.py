@@ -48,6 +48,10 @@ class FakeModel:
         self.requests: list[RequestInput] = []
         self.answer: Prediction | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        return any(worker.is_ready for worker in self.workers)
+
     def begin_scale(self, min_workers: int, max_workers: int) -> None:
         self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)
         self.workers = [FakeWorker(str(9000 + n)) for n in range(min_workers)]
