@@ -40,7 +40,7 @@ default UpdateInterfaceRequest := false
 
 default UpdateRoutesRequest := false
 
-# Never: a shell, the container's output (the agent then hands out empty lines), another policy, and
+# Never: a shell, the container's output (the agent then hands out nothing), another policy, and
 # whatever else a running pod can do without. A request that is not named here is refused as well.
 default AddARPNeighborsRequest := false
 
