@@ -1,6 +1,7 @@
 """What `render.py fill` writes is what Kubernetes and KServe take, and says what it should."""
 
 import copy
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ def in_docs(kind: str) -> Json:
     blocks = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
     (found,) = [block for block in blocks if block.get("kind") == kind]
     return dict(found)
+
+
+def test_the_command_of_the_docs_fills_everything_in(tmp_path: Path, capsys: Any) -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    command = text[text.index("python deploy/render.py fill") :].split("\n```")[0]
+    program, *arguments = shlex.split(command.replace("\\\n", " "))[1:]
+    assert (program, arguments[:2]) == ("deploy/render.py", ["fill", "out/"])
+    assert main(["fill", str(tmp_path / "out"), *arguments[2:]]) == 0
+    assert "mr_config_id: " in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "out/pod.yaml")]) == 0
 
 
 @pytest.mark.parametrize("name", OURS)
