@@ -26,7 +26,7 @@ from typing import cast
 import uvloop
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
+from torchkeep.frontend.api_keys import ApiKeys
 from torchkeep.frontend.app import (
     ApiSettings,
     inference_app,
@@ -95,14 +95,16 @@ from torchkeep.runtime.evidence import (
     SimulatedEvidence,
     evidence_source,
 )
+from torchkeep.runtime.health import ask_ping
 from torchkeep.runtime.identity import AttestedKey, HpkeKey
 from torchkeep.runtime.kernel import kernel_layers
+from torchkeep.runtime.key_file import key_file
 from torchkeep.runtime.keys import DeliversKeys, key_service, key_source
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, Logs, configure_logging, start_step
 from torchkeep.runtime.plugin_loading import Plugins, load_plugins
 from torchkeep.runtime.plugins import Port
-from torchkeep.runtime.processes import keep_memory_private
+from torchkeep.runtime.processes import STOP_SIGNALS, keep_memory_private
 from torchkeep.runtime.tls import self_signed, server_context
 from torchkeep.runtime.tls_files import Identity, read_keystore, read_pem
 
@@ -130,7 +132,7 @@ def torchkeep(argv: list[str] | None = None) -> None:
     if arguments and arguments[0] == "ts-path":
         sys.exit(_ts_path(arguments[1:]))
     others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS, "ts-path": _TS_PATH}
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+    sys.exit(start_stop.torchkeep(arguments, serve, {"doctor": doctor, "health": health}, others))
 
 
 def _ts_path(arguments: list[str]) -> int:
@@ -186,6 +188,18 @@ def doctor(flags: Flags) -> int:
     return 0
 
 
+def health(flags: Flags) -> int:
+    """Ask the server that runs here how it is, as the health check of a container does."""
+    started_with = start_stop.running_server_flags()
+    if started_with is None:
+        sys.stdout.write("Unhealthy: no server of this TEMP directory runs\n")
+        return 1
+    config = load_config(started_with, os.environ, Path.cwd())
+    is_healthy, said = ask_ping(config.inference_address)
+    sys.stdout.write(f"{said}\n")
+    return 0 if is_healthy else 1
+
+
 def _configuration(flags: Flags, environ: Mapping[str, str], cwd: Path) -> tuple[Config, Plugins]:
     """The configuration and the plugins: either may come from the other.
 
@@ -197,12 +211,16 @@ def _configuration(flags: Flags, environ: Mapping[str, str], cwd: Path) -> tuple
     except ConfigError:
         early = Config()  # raised again below, unless that file does not count
     plugins = load_plugins(early.plugins_path, cwd, is_confidential=early.is_confidential)
-    keeps_snapshots = not flags.no_config_snapshots
+    # Whoever can write a snapshot could switch off at the next start what makes it confidential.
+    keeps_snapshots = not (flags.no_config_snapshots or early.is_confidential)
+    flags = replace(flags, no_config_snapshots=not keeps_snapshots)
     config = load_config(flags, environ, cwd, plugins.open_store() if keeps_snapshots else None)
     if (config.plugins_path, config.is_confidential) != (early.plugins_path, early.is_confidential):
         plugins = load_plugins(config.plugins_path, cwd, is_confidential=config.is_confidential)
         if keeps_snapshots:
             config = replace(config, snapshots=plugins.open_store() or config.snapshots)
+    if config.is_confidential:
+        config = replace(config, snapshots=None)
     shares_port = config.inference_address == config.management_address
     check_endpoints(plugins.endpoints, share_port=shares_port)
     config.warnings.extend(plugins.warnings)
@@ -227,8 +245,9 @@ async def _serve(
     _announce_plugins(config, plugins)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see runtime/container.py
     status = 0
     async with compose(
         config, plugins, environ, compute, plan, sandbox, access_log, metrics, tls
@@ -341,13 +360,7 @@ async def compose(
         defaults = _model_defaults(config, compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)
         stack.push_async_callback(registry.close)
-        snapshots = Snapshots(
-            config.snapshots,
-            config.given,
-            config.source,
-            registry,
-            hides_errors=config.is_confidential,
-        )
+        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         key, hpke_key = AttestedKey(), HpkeKey()
         attestor = _attestor(config, plugins, evidence, sandbox, key, hpke_key, registry)
         opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
@@ -394,7 +407,7 @@ def _api_keys(config: Config, stack: AsyncExitStack) -> ApiKeys | None:
     """TorchServe: every start makes new keys, and leaves them in its working directory."""
     if config.disable_token_authorization:
         return None
-    keys = ApiKeys(Path.cwd() / KEY_FILE, config.token_expiration_min)
+    keys = ApiKeys(key_file(Path.cwd()), config.token_expiration_min)
     stack.callback(keys.close)
     try:
         keys.open()
@@ -789,7 +802,7 @@ def _worker_environment(config: Config, environ: Mapping[str, str]) -> Callable[
 def _sandbox_policy(config: Config) -> SandboxPolicy:
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
     if not config.disable_token_authorization:
-        keys.append(Path.cwd() / KEY_FILE)
+        keys.append(key_file(Path.cwd()))
     kind, _, where = (config.key_source or "").partition(":")
     if kind == "file":
         keys.append(Path(where))
