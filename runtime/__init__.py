@@ -16,7 +16,8 @@ client/      a user's own process: verify a server, then talk to it. Shares clai
           |                             |
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
-A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code;
+A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code, and
+`runtime/container.py` what comes before it in the image that Dockerfile.tdx makes;
 `runtime/config.py` is the one table of keys, whose file `runtime/properties.py` reads.
 
 Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` ->
