@@ -105,7 +105,7 @@ class Container:
         self.cwd = image.config["WorkingDir"]
         command = [*image.config["Entrypoint"], *(image.config["Cmd"] if args is None else args)]
         spec = {
-            "root": str(image.root),
+            "image": str(image.root),
             "user": self.user,
             "env": self.environment,
             "cwd": self.cwd,
@@ -120,8 +120,7 @@ class Container:
         self._output = workdir / "output.log"
         with self._output.open("wb") as output:
             self._outer = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child",
-                 sys.executable, SUPPORT / "own_network.py",
+                [sys.executable, SUPPORT / "own_network.py",
                  sys.executable, SUPPORT / "in_image.py", specification],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -140,15 +139,14 @@ class Container:
 
     def wait(self, timeout_s: float) -> int:
         """The exit code, as `docker wait` tells it."""
-        code = self._outer.wait(timeout_s)
-        return 128 - code if code < 0 else code
+        return self._outer.wait(timeout_s)
 
     def stop(self, timeout_s: float = 60) -> int:
         self.first_process.send_signal(signal.SIGTERM)
         return self.wait(timeout_s)
 
     def kill(self) -> None:
-        self._outer.kill()  # and with it, by --kill-child, all that is in the container
+        self._outer.kill()  # its first process goes with it, and all others with that one
         self._outer.wait()
 
     def execute(

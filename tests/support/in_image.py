@@ -1,23 +1,26 @@
 """Run a command in an unpacked image as a container runtime would, in the namespaces it has.
 
-    unshare --mount --pid --net --ipc --uts --fork in_image.py SPECIFICATION.json
+    own_network.py in_image.py SPECIFICATION.json
 
-The specification: `root` (the unpacked image), `user` ("UID:GID"), `env`, `cwd`, `args`,
+The specification: `image` (unpacked, and left alone), `user` ("UID:GID"), `env`, `cwd`, `args`,
 `tmpfs` ({path: options}), `files` ({path in the image: path here}, mounted read-only) and
 `writable_root`. Like a runtime with `--read-only --security-opt no-new-privileges
---cap-drop ALL`; only root can do it.
+--cap-drop ALL`; only root can do it. The exit code is the command's, or 128 and the number of the
+signal that ended it.
 """
 
 import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 MS_RDONLY, MS_NOSUID, MS_NODEV = 0x1, 0x2, 0x4
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+NAMESPACES = 0x20000 | 0x4000000 | 0x8000000 | 0x20000000  # mounts, names, IPC, processes
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -47,9 +50,20 @@ def place(root: Path, path: str, like: Path) -> Path:
     return target
 
 
+def layered(image: Path, workdir: Path) -> Path:
+    """The image below a layer of the container's own, which goes with it."""
+    layer, root = workdir / "layer", workdir / "root"
+    for directory in (layer, root):
+        directory.mkdir()
+    mount("tmpfs", layer, "tmpfs", MS_NOSUID | MS_NODEV)
+    for name in ("upper", "work"):
+        (layer / name).mkdir()
+    options = f"lowerdir={image},upperdir={layer}/upper,workdir={layer}/work"
+    mount("overlay", root, "overlay", 0, options)
+    return root
+
+
 def fill(root: Path, spec: dict[str, Any]) -> None:
-    mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
-    mount(str(root), root, "", MS_BIND | MS_REC)
     mounts = {place(root, path, Path(here)): here for path, here in spec["files"].items()}
     tmpfs = {place(root, path, Path("/")): options for path, options in spec["tmpfs"].items()}
     if not spec["writable_root"]:
@@ -77,11 +91,17 @@ def give_up_rights(user: int, group: int) -> None:
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
+    check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
 def main() -> None:
+    check(libc.unshare(NAMESPACES))
+    if first := os.fork():
+        code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        sys.exit(128 - code if code < 0 else code)
     spec = json.loads(Path(sys.argv[1]).read_text())
-    root = Path(spec["root"])
+    mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+    root = layered(Path(spec["image"]), Path(sys.argv[1]).parent)
     fill(root, spec)
     os.chroot(root)
     os.chdir(spec["cwd"])

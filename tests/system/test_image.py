@@ -29,8 +29,8 @@ SIZE_LIMIT_BYTES = 1_500_000_000
 VOLUME = {"/run/torchkeep": "uid=1000,gid=1000,mode=700,size=512m"}
 STORE = "/home/model-server/model-store"
 CONFIG = "/home/model-server/config.properties"
-# What the image has beside its base.
-OURS = ("opt/torchkeep", "home/model-server", "run/torchkeep", "etc/passwd", "etc/group")
+# What the image has beside its base; the last is a mount point of whoever builds it.
+OURS = ("opt/torchkeep", "home/model-server", "run/torchkeep", "etc/hosts")
 
 pytestmark = [
     pytest.mark.long,
@@ -186,7 +186,9 @@ def test_it_is_small_and_holds_nothing_that_it_needs_not(image: Image, base: Pat
     assert list((image.root / "home/model-server/model-store").iterdir()) == []
     suspicious = (".mar", ".sealed", ".jwe", ".key", ".p12", ".pem", ".pt", ".whl", "_file.json")
     found = [path for path in added if path.endswith(suspicious)]
-    assert [path for path in found if path != "home/model-server/key_file.json"] == []
+    # That of a test of torch's comes with its wheel.
+    of_others = ("home/model-server/key_file.json", "torch/bin/test_interpreter_async.pt")
+    assert [path for path in found if not path.endswith(of_others)] == []
     # Nobody but root may change what is run.
     writable = [
         path
@@ -256,10 +258,10 @@ def test_a_sealed_model_on_a_read_only_root(
     # No process is root's, and none can write anything but the volume.
     server = container.first_process
     family = [server, *server.children(recursive=True)]
-    assert {process.uids() for process in family} == {psutil._common.puids(1000, 1000, 1000)}
+    assert {tuple(process.uids()) for process in family} == {(1000, 1000, 1000)}
     assert all("CapEff:\t0000000000000000" in status(process) for process in family)
     writable = container.execute("find", "/", "-xdev", "-writable", "-type", "d")
-    assert writable.stdout == b""
+    assert writable.stdout == b"/run/torchkeep\n"  # mounted there: another file system
     for place in ("/home/model-server/x", f"{STORE}/x", "/tmp/x", "/opt/torchkeep/x"):
         refused = container.execute("touch", place)
         assert b"Read-only file system" in refused.stderr
@@ -317,17 +319,12 @@ def test_the_container_ends_with_its_server(
     assert alive == []
 
 
-def test_a_writable_root_needs_no_volume(start: Callable[..., Container], image: Image) -> None:
+def test_a_writable_root_needs_no_volume(start: Callable[..., Container]) -> None:
     """`docker run` without more, as with the image of TorchServe."""
     container = start(writable_root=True)
-    try:
-        container.wait_for_line("Model server started.")
-        assert container.ask("GET", 8080, "/ping")[0] == 200
-        assert container.stop() == 0
-    finally:
-        shutil.rmtree(image.root / "run/torchkeep")
-        (image.root / "run/torchkeep").mkdir()
-        (image.root / "run/torchkeep").chmod(0o1777)
+    container.wait_for_line("Model server started.")
+    assert container.ask("GET", 8080, "/ping")[0] == 200
+    assert container.stop() == 0
 
 
 def test_orphans_of_other_commands_leave_no_zombie(
