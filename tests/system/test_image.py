@@ -35,7 +35,7 @@ OURS = ("opt/torchkeep", "home/model-server", "run/torchkeep", "etc/hosts")
 pytestmark = [
     pytest.mark.long,
     pytest.mark.torch,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root builds and starts images here"),
     pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed"),
 ]
@@ -113,7 +113,7 @@ def image(work: Path, base: Path, wheels: Path) -> Iterator[Image]:
             "--file", ROOT / "Dockerfile.tdx", "--tag", "localhost/torchkeep",
             "--build-arg", "BASE_IMAGE=localhost/base", "--build-arg", f"ENGINE={ENGINE}",
             "--build-context", f"wheels={wheels}", ROOT,
-            timeout_s=600,
+            timeout_s=1500,
         )  # fmt: skip
         with unpacked(buildah, "localhost/torchkeep") as image:
             yield image
