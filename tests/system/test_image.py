@@ -182,7 +182,7 @@ def test_it_is_small_and_holds_nothing_that_it_needs_not(
     assert [path for path in added if not path.startswith(OURS)] == []
     packages = image.root / "opt/torchkeep/lib"
     ours = {path.name for path in packages.glob("python3*/site-packages/torchkeep/*")}
-    assert ours == {"runtime", "frontend", "backend", "modelstore", "client"}
+    assert ours == {"runtime", "frontend", "backend", "modelstore", "client", "roof"}
     assert list(packages.glob("python3*/site-packages/pip*")) == []
     assert list((image.root / "home/model-server/model-store").iterdir()) == []
     suspicious = (".mar", ".sealed", ".jwe", ".key", ".p12", ".pem", ".pt", ".whl", "_file.json")

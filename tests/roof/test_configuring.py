@@ -1,102 +1,16 @@
-"""What the roof makes of the configuration."""
+"""The configuration and the plugins: either may come from the other."""
 
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from torchkeep.runtime import __main__ as roof
-from torchkeep.runtime.address import Address, parse_address
+from torchkeep.roof.configuring import read_configuration
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.config import Config
 from torchkeep.runtime.errors import ConfigError
 from torchkeep.runtime.plugin_loading import Plugins
-
-
-@pytest.mark.parametrize(
-    ("config", "level"),
-    [
-        (Config(), ""),
-        (Config(key_source="file:/key"), ""),
-        (Config(key_source="cdh:http://127.0.0.1:8006"), "strict"),
-        (Config(key_source="kbs:https://host"), "strict"),
-        (Config(insecure_simulated_tee=True), "strict"),
-        (Config(insecure_simulated_tee=True, sandbox="standard"), "standard"),
-    ],
-)
-def test_where_keys_or_a_tee_are_configured_every_model_is_strict(
-    config: Config, level: str
-) -> None:
-    assert roof._sandbox_policy(config).level == level
-
-
-def exposure(management: str, **settings: object) -> str:
-    """What is said of a management API without keys at this address."""
-    settings = {"disable_token_authorization": True, **settings}
-    address = parse_address(management, 8081, 8444)
-    return " ".join(roof._exposure(Config(management_address=address, **settings)))
-
-
-REACHABLE = [
-    *("http://0.0.0.0:8081", "https://0.0.0.0:8444", "http://0.0.0.0", "http://10.1.2.3:8081"),
-    *("http://169.254.1.1:8081", "http://127.0.0.1.example.org", f"http://{socket.gethostname()}"),
-    *("http://models.example.org:8081", "http://0", "http://2130706433"),
-]
-
-
-@pytest.mark.parametrize("address", REACHABLE)
-def test_management_without_keys_that_others_reach_is_warned_of(address: str) -> None:
-    warning = exposure(address)
-    assert warning.startswith(
-        f"ANYBODY who can reach the management API at {parse_address(address, 8081, 8444)} can "
-        "scale your models down to nothing: it is open to other machines and asks for no key."
-    )
-    assert "a model is code that runs here" in exposure(address, enable_model_api=True)
-    assert exposure(address, disable_token_authorization=False) == ""
-    shared = parse_address(address, 8081, 8444)
-    assert exposure(address, inference_address=shared) == warning
-
-
-@pytest.mark.parametrize(
-    "address", ["http://127.0.0.1", "https://127.9.9.9:1", "http://localhost:8081", "unix:/a/b"]
-)
-def test_management_that_only_this_machine_reaches_is_not(address: str) -> None:
-    assert exposure(address, enable_model_api=True) == ""
-
-
-def test_predictions_and_metrics_may_be_open_to_everybody() -> None:
-    everywhere = parse_address("http://0.0.0.0:80", 80, 443)
-    assert (
-        exposure("http://127.0.0.1", inference_address=everywhere, metrics_address=everywhere) == ""
-    )
-
-
-@pytest.mark.parametrize("address", ["http://[::]:8081", "http://[::1]:8081", "http://:::8081"])
-def test_no_listener_has_a_literal_address_of_ipv6(address: str) -> None:
-    """As in TorchServe: hence none that is open to all by a spelling nobody looked at."""
-    with pytest.raises(ValueError, match="Invalid binding address"):
-        parse_address(address, 8081, 8444)
-
-
-@pytest.mark.parametrize(
-    ("config", "is_warned"),
-    [
-        (Config(enable_model_api=True), True),
-        (Config(), False),
-        (Config(enable_model_api=True, allowed_urls=["https://models.example.org/.*"]), False),
-        (Config(enable_model_api=True, given={"allowed_urls": "file://.*|http(s)?://.*"}), False),
-    ],
-)
-def test_that_registering_may_ask_every_machine_is_warned_of(
-    config: Config, is_warned: bool
-) -> None:
-    warned = [
-        "Your torchserve instance can access any URL" in text for text in roof._any_url(config)
-    ]
-    assert warned == ([True] if is_warned else [])
-
 
 STORE = """
 from pathlib import Path
@@ -122,7 +36,7 @@ def plugin(tmp_path: Path) -> Path:
 
 
 def configured(cwd: Path, **flags: Any) -> tuple[Config, Plugins]:
-    return roof._configuration(Flags(**flags), {}, cwd)
+    return read_configuration(Flags(**flags), {}, cwd)
 
 
 @pytest.mark.parametrize("named_by", ["flag", "config.properties", "file"])
@@ -222,42 +136,3 @@ def test_endpoints_that_cannot_be_together_stop_the_start(tmp_path: Path, plugin
     plugin.with_name("another.py").write_text(STORE.replace("(SnapshotStore)", ""))
     with pytest.raises(ConfigError, match=r"store.py, line 11: GET /hello is answered already"):
         configured(tmp_path, plugins_path="plugins")
-
-
-# TLS
-
-HTTPS = Address("https", "127.0.0.1", 8443)
-
-
-def test_without_https_no_key_is_looked_for() -> None:
-    assert roof._tls(Config(keystore=Path("/nowhere"))) is None
-    unused = Config(metrics_address=HTTPS, enable_metrics_api=False, keystore=Path("/nowhere"))
-    assert roof._tls(unused) is None
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        Config(inference_address=HTTPS, keystore=Path("/nowhere")),
-        Config(management_address=HTTPS, keystore=Path("/nowhere")),
-        Config(metrics_address=HTTPS, keystore=Path("/nowhere"), private_key_file=Path("/x")),
-    ],
-)
-def test_a_keystore_comes_before_pem_files(config: Config) -> None:
-    with pytest.raises(ConfigError, match="keystore: /nowhere: No such file"):
-        roof._tls(config)
-
-
-def test_https_without_any_key_makes_its_own_and_says_so() -> None:
-    config = Config(inference_address=HTTPS)
-    assert roof._tls(config) is not None
-    (warning,) = config.warnings
-    assert "neither keystore nor private_key_file and certificate_file are set" in warning
-
-
-def test_ts_path_is_the_folder_of_ts(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        roof.torchkeep(["ts-path"])
-    assert caught.value.code == 0
-    folder = Path(capsys.readouterr().out.removesuffix("\n"))
-    assert (folder / "ts/py.typed").is_file()
