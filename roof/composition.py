@@ -71,13 +71,7 @@ async def compose(plan: Plan) -> AsyncIterator[Server]:
         defaults = model_defaults(config, plan.compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)
         stack.push_async_callback(registry.close)
-        snapshots = Snapshots(
-            config.snapshots,
-            config.given,
-            config.source,
-            registry,
-            hides_errors=config.is_confidential,
-        )
+        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         key, hpke_key = AttestedKey(), HpkeKey()
         attestor = attesting.attestor(plan, evidence, key, hpke_key, registry)
         opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None
