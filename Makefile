@@ -100,6 +100,10 @@ lock:
 	$(COMPILE) --extra client --extra dev -o requirements/base.txt
 	$(COMPILE) --extra client --extra dev --extra demo --extra ipex -o requirements/ipex.txt
 	$(COMPILE) --extra client --extra dev --extra demo --extra torch -o requirements/torch.txt
+	@# For Dockerfile.tdx, which takes its torch from elsewhere: not the one with CUDA, nor CUDA.
+	$(COMPILE) --extra torch --constraint requirements/torch.txt --output-file /dev/stdout \
+		| awk '/^[a-z]/ {keep = !/^(torch|torchvision|triton|nvidia-.*|cuda-.*)==/} keep' \
+		> requirements/image.txt
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

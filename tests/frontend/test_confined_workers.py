@@ -15,8 +15,9 @@ import pytest
 from ground import worker_ground
 from waiting import until
 
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import Cores

@@ -18,7 +18,8 @@ from waiting import until
 from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.worker_process import WorkerState
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.messages import InputParameter, RequestInput

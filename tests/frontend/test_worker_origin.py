@@ -17,7 +17,8 @@ import pytest
 from ground import worker_ground
 from waiting import until
 
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.cores import Cores

@@ -8,7 +8,8 @@ import pytest
 from ground import worker_ground
 from memory_search import found_in_memory
 
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.wire import SECRET_BYTES, session_keys

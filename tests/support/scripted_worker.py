@@ -10,7 +10,8 @@ from ground import worker_ground
 
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.messages import InputParameter, RequestInput
 from torchkeep.runtime.processes import become_subreaper
