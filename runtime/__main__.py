@@ -336,7 +336,9 @@ async def compose(
             metrics_config=metrics_config,
         )
         installer = Installer(zygote, environ, config.install_py_dep_per_model, ground.interpreters)
-        evidence = SimulatedEvidence() if config.insecure_simulated_tee else source
+        evidence = source
+        if source is None and config.insecure_simulated_tee:
+            evidence = SimulatedEvidence()
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
         defaults = _model_defaults(config, compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)
@@ -427,7 +429,7 @@ class _Keys:
 
 
 def _key_source(config: Config, evidence: Evidence | None) -> DeliversKeys | None:
-    if config.insecure_simulated_tee:
+    if evidence is None and config.insecure_simulated_tee:
         # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
         evidence = SampleEvidence()
     return key_source(config.key_source, config.kbs_certificate, evidence)
@@ -454,10 +456,10 @@ def _attestor(
 
 
 def _check_attestation(config: Config) -> None:
-    if config.evidence is not None and config.insecure_simulated_tee:
+    if config.evidence == "tsm" and config.insecure_simulated_tee:
         raise ConfigError(
-            f"evidence={config.evidence} and insecure_simulated_tee=true: either is possible, both "
-            "are not"
+            "evidence=tsm and insecure_simulated_tee=true: either is possible, both are not; of an "
+            "agent, quotes may be simulated"
         )
     if not config.attested_tls:
         return

@@ -38,7 +38,7 @@ def demo_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def serve_digits() -> ModuleType:
+def serve_digits(demo_path: None) -> ModuleType:
     return load("serve_digits")
 
 
@@ -79,7 +79,7 @@ def test_archive_holds_model_weights_handler_and_config(
 ) -> None:
     weights = tmp_path / "digits.pt"
     weights.write_bytes(b"weights")
-    serve_digits.pack(weights, tmp_path)
+    load("digit_archive").pack(weights, tmp_path)
     with zipfile.ZipFile(tmp_path / "digits.mar") as archive:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         assert manifest["model"] == {
