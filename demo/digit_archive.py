@@ -72,18 +72,20 @@ def pack(weights_path: Path, model_store: Path, name: str = "digits") -> None:
     say(f"Packed {shown(archive)} ({archive.stat().st_size / 1000:.0f} kB)")
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
-    """End a server, in every case."""
+def stop(*servers: subprocess.Popen[bytes]) -> None:
+    """End servers, in every case, and all at once."""
     # A second Ctrl-C must not leave a server behind.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if server.poll() is None:
-        server.terminate()
-    try:
-        server.wait(STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    for server in servers:
+        if server.poll() is None:
+            server.terminate()
+    for server in servers:
+        try:
+            server.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def fetch(url: str, body: bytes | None = None) -> bytes:
