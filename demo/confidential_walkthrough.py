@@ -7,8 +7,10 @@ stand-in. docs/confidential.md tells the same story for Intel TDX.
 
 import argparse
 import base64
+import contextlib
 import io
 import json
+import logging
 import signal
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from digit_archive import HERE, DemoFailed, check_free, fetch, pack, prepare, say
+from digit_archive import HERE, DemoFailed, check_free, pack, prepare, say
 from pods import Guest, Pod, Pods
 from report import Refused, Report, torchkeep
 from searching import Secrets, files_below, forms_of, pieces_of
@@ -43,7 +45,6 @@ KEY_ID = "kbs:///models/key/digits"
 RESOURCE = KEY_ID.removeprefix("kbs:///")
 SEALED = "digits.mar.sealed"
 MRTD_AT = 184  # in a quote of version 4
-OLD_NONCE = "A" * 43  # 32 bytes in base64url
 DEBUG = 1  # the bit of TDATTRIBUTES
 MEMORY = Path("/dev/shm")
 INITDATA = '''\
@@ -65,6 +66,8 @@ def main() -> int:
     ports = range(options.ports_from, options.ports_from + 4)
     # SIGTERM then ends all that was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What the client warns of, each time, the lines of the walk-through say themselves.
+    logging.getLogger("torchkeep").addHandler(logging.NullHandler())
     try:
         check_free(ports, COMMAND)
         with (
@@ -74,7 +77,8 @@ def main() -> int:
             # Each worker has a user of its own where the server is root.
             for place in (disk, memory):
                 Path(place).chmod(0o755)
-            return WalkThrough(Path(disk), Path(memory), list(ports)).run()
+            with contextlib.chdir(disk):
+                return WalkThrough(Path.cwd(), Path(memory), list(ports)).run()
     except DemoFailed as failure:
         say(str(failure))
         return 1
@@ -145,7 +149,7 @@ class WalkThrough:
         report.passes(
             "searched what lies in the model store",
             "the host's disk holds no plaintext and no key",
-            lambda: self._search_disk(self.store, control=owner, control_is="her own machine"),
+            lambda: self._search_disk(self.store, control=owner, control_is="on her own machine"),
         )
         report.passes(
             "measured the pod's initdata, whose agent policy forbids exec and reading logs",
@@ -181,9 +185,9 @@ class WalkThrough:
         found = self.secrets.found_in(file.read_bytes() for file in files)
         there = self.secrets.found_in(file.read_bytes() for file in files_below(control))
         seen = (
-            f"{self.secrets.count} pieces of archive, weights, handler and key in {len(files)} "
-            f"files: {sum(found.values())} found; the same search finds {sum(there.values())} "
-            f"on {control_is}"
+            f"{self.secrets.count} pieces of archive, weights, handler and key; files searched: "
+            f"{len(files)}; found: {sum(found.values())}; the same search {control_is}: "
+            f"{sum(there.values())}"
         )
         if found or not there:
             raise Refused(f"{seen}: {', '.join(found)}")
@@ -224,13 +228,13 @@ class WalkThrough:
         report.passes(
             "searched model store, logs and all other files of the host",
             "plaintext is in memory (tmpfs) only, the key in no file at all",
-            lambda: self._search_disk(self.host, control=self.memory, control_is="the tmpfs"),
+            lambda: self._search_disk(self.host, control=self.memory, control_is="in the tmpfs"),
         )
 
     def _settings(self, name: str) -> dict[str, str]:
         """What the owner has put into the image; addresses and evidence are added by `pods`."""
-        owner = torchkeep("inspect", self.sealed_archive).partition("owner ")[2].split(",")[0]
-        trusted = {"1.0": f"{owner.strip()};min-release=2"}
+        signer = (self.owner / "signing.key.pub").read_text().strip()
+        trusted = {"1.0": f"{signer};min-release=2"}
         memory = self.memory / name
         memory.mkdir()
         memory.chmod(0o755)
@@ -419,8 +423,9 @@ class WalkThrough:
                 lambda: self._nothing_sent(attacker),
             )
         with InBetween(self.pod.inference).listening() as attacker:
+            attacker.change_answer = self._kept
+            self._verified(attacker.address)
             attacker.misbehave = self._replays
-            self.recorded = fetch(f"{self.pod.inference}/attestation?nonce={OLD_NONCE}")
             report.refuses(
                 "evidence that was recorded before is shown again",
                 "evidence answers this client's nonce, now",
@@ -442,6 +447,10 @@ class WalkThrough:
                 "FAIL  quote ",
                 lambda: self._verified(attacker.address),
             )
+
+    def _kept(self, document: bytes) -> bytes:
+        self.recorded = document  # the last one that came
+        return document
 
     def _replays(self, request: Handler) -> bool:
         request.answer(200, self.recorded, "application/json")
@@ -466,7 +475,7 @@ class WalkThrough:
                 failed = [f"{check.name}: {check.text}" for check in error.verdict.failed]
                 raise Refused("the client: " + "\n".join(failed)) from None
             except ServingError as error:
-                raise Refused(f"the client: {error}") from None
+                raise Refused(f"the client: {' '.join(str(error).split())}") from None
         return f"{answer.status_code} {answer.text}"
 
     # Predictions.
@@ -637,14 +646,14 @@ class WalkThrough:
                 "older than min-release=2",
                 (self.owner / "older.sealed").read_bytes(),
             ),
-            (
-                "an archive of the host's own, not sealed",
-                "only what the owner sealed is run",
-                "is not sealed",
-                _archive_of_the_host(),
-            ),
         ):
             report.refuses(did, proves, by, lambda contents=contents: self._loaded(contents))
+        report.refuses(
+            "an archive of the host's own, not sealed",
+            "only what the owner sealed is run",
+            "is not sealed",
+            lambda: self._loaded(_archive_of_the_host(), "digits.mar"),
+        )
         key = self.broker.resources[RESOURCE]
         self.broker.resources[RESOURCE] = bytes(32)
         report.refuses(
@@ -670,12 +679,13 @@ class WalkThrough:
         report.passes(
             "searched the host's files once more, after all of this",
             "no refusal has left plaintext or key behind",
-            lambda: self._search_disk(self.host, control=self.memory, control_is="the tmpfs"),
+            lambda: self._search_disk(self.host, control=self.memory, control_is="in the tmpfs"),
         )
 
-    def _loaded(self, contents: bytes) -> str:
-        self.sealed_archive.write_bytes(contents)
-        query = f"url={SEALED}&model_name=digits&initial_workers=1&synchronous=true"
+    def _loaded(self, contents: bytes, name: str = SEALED) -> str:
+        """What the server says to a registration of a file with these contents."""
+        (self.store / name).write_bytes(contents)
+        query = f"url={name}&model_name=digits&initial_workers=1&synchronous=true"
         status, said = self.pod.manage("POST", f"/models?{query}")
         return _unless_refused(status, json.dumps(said).encode())
 
@@ -696,6 +706,8 @@ def _with_member_changed(name: str, at: int) -> Callable[[bytes], bytes]:
 
     def changed(body: bytes) -> bytes:
         document = json.loads(body)
+        if name not in document:
+            return body  # "ask again later"
         contents = base64.b64decode(document[name])
         contents = _with_bit_flipped(contents, at % len(contents))
         return json.dumps({**document, name: base64.b64encode(contents).decode()}).encode()

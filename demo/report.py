@@ -1,9 +1,13 @@
 """The lines of the walk-through: what was done, what was seen to happen, what that proves."""
 
-import subprocess
-from collections.abc import Callable, Sequence
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
 
-from digit_archive import BIN, say
+from digit_archive import say
+
+from torchkeep.runtime.__main__ import torchkeep as console_script
 
 PASSED, REFUSED = "PASSED ", "REFUSED"
 INDENT = " " * 9
@@ -68,9 +72,22 @@ def _observed(attempt: Callable[[], str]) -> tuple[str, str]:
 
 
 def torchkeep(*arguments: object) -> str:
-    """What the command prints; raises Refused with what it prints when it fails."""
-    command: Sequence[str] = [str(BIN / "torchkeep"), *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if run.returncode != 0:
-        raise Refused(f"{run.stdout}{run.stderr}")
-    return run.stdout
+    """What the command prints; raises Refused with what it prints when it fails.
+
+    It runs in this process, as its console script would run it in another.
+    """
+    said = io.StringIO()
+    argv = [_shorter(one) if isinstance(one, Path) else str(one) for one in arguments]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            console_script(argv)
+        except SystemExit as end:
+            status = end.code
+    if status != 0:
+        raise Refused(said.getvalue())
+    return said.getvalue()
+
+
+def _shorter(path: Path) -> str:
+    """As somebody would type it who stands where the walk-through does."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
