@@ -100,7 +100,3 @@ class InBetween(StandIn):
         return http.client.HTTPSConnection(
             self._upstream.netloc, timeout=TIMEOUT_S, context=context
         )
-
-
-def with_last_bit_flipped(body: bytes) -> bytes:
-    return body[:-1] + bytes([body[-1] ^ 1]) if body else body
