@@ -16,8 +16,6 @@ DEMO = ROOT / "demo" / "confidential_walkthrough.py"
 PAGE = ROOT / "docs" / "confidential.md"
 LIMIT_S = 280  # "under five minutes", on a machine that others use too
 MARK = "<!-- transcript of `make demo-confidential`: {} -->"
-    f"<!-- transcript of `make demo-confidential`: {edge} -->" for edge in ("begin", "end")
-)
 OLDER = "an older release of the model lies in its place"
 
 # What is different in each run, and nothing else.
