@@ -12,6 +12,7 @@ import hashlib
 import json
 import secrets
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ class StandIn:
     def listening(self, certificate: Path | None = None, port: int = 0) -> Iterator["StandIn"]:
         """On a port of its own; over TLS with `certificate`, a PEM file with its key."""
         handler = type("Bound", (Handler,), {"service": self})
-        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server = _Listener(("127.0.0.1", port), handler)
         server.daemon_threads = True
         scheme = "http"
         if certificate is not None:
@@ -109,6 +110,13 @@ class StandIn:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Listener(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Clients that leave early are what is tried out; all else is a fault of ours.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class DataHub(StandIn):
