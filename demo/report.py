@@ -7,7 +7,7 @@ from pathlib import Path
 
 from digit_archive import say
 
-from torchkeep.runtime.__main__ import torchkeep as console_script
+from torchkeep.roof.commands import torchkeep as console_script
 
 PASSED, REFUSED = "PASSED ", "REFUSED"
 INDENT = " " * 9
