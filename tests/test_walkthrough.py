@@ -5,11 +5,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from neighbouring_ports import neighbouring_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo" / "confidential_walkthrough.py"
@@ -67,11 +68,9 @@ def nothing_is_left(place: Path, pid: int) -> bool:
 
 
 @pytest.fixture
-def first_port(free_port: Callable[[], int]) -> int:
+def first_port() -> int:
     pytest.importorskip("sklearn")
-    while (first := free_port()) > 65000:
-        pass
-    return first
+    return neighbouring_ports(4)
 
 
 @pytest.mark.torch
