@@ -22,7 +22,7 @@ TORCH_FREE := build/torch-free
 
 help:
 	@echo 'make serve      train a digit classifier, serve it, ask it, stay up'
-	@echo 'make demo-confidential  seal, attest, verify, predict sealed, tamper: all simulated, 1 minute'
+	@echo 'make demo-confidential  seal, attest, verify, predict sealed, tamper: all simulated'
 	@echo 'make test       lint, types, tests, coverage (under 10 minutes)'
 	@echo 'make test-long  what takes longer, and the tests that need no torch without torch'
 	@echo 'make bench      compare with the real TorchServe (bench/README.md; about 15 minutes)'

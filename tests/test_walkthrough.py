@@ -128,6 +128,14 @@ def test_interrupted_walk_leaves_nothing(
     assert nothing_is_left(tmp_path, demo.pid)
 
 
+def test_tests_that_the_page_names_exist() -> None:
+    words = re.findall(r"`((?:tests/[\w/*]+\.py)|(?:test_\w+))`", PAGE.read_text())
+    assert len(words) > 15
+    everything = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for word in words:
+        assert list(ROOT.glob(word)) or f"def {word}(" in everything, word
+
+
 def test_outcome_that_was_not_expected_is_told_and_fails_the_walk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
