@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,7 +62,7 @@ class ModelSpec:
     wants_network: bool = False  # also where the sandbox is strict
     use_venv: bool = False
     interpreter: str | None = None  # of its own, with what was installed for it
-    python_path: str = ""  # where that is, unless the interpreter knows
+    libraries: Sequence[str] = ()  # where that one finds ours first, if the model has others
     parallel_type: str = ""
     parallel_level: int = 0
     device_ids: list[int] | None = None
@@ -136,6 +135,7 @@ class ServedModel:
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
+            spec.libraries,
         )
         self._turns = Turns(spec.device_ids)  # of its workers, at its GPUs
         self._leaving: set[asyncio.Task[None]] = set()
@@ -235,7 +235,7 @@ class ServedModel:
         if parallel.world_size > 1:
             threads = rank_threads(spec.torchrun, threads, parallel.world_size)
         gpu = ground.gpus.next(self._turns, spec.parallel_level) if self._uses_gpu else None
-        environment = _with_path(ground.environment(), spec.python_path)
+        environment = ground.environment()
         load = Load(
             model_name=spec.name,
             model_version=spec.version,
@@ -331,11 +331,6 @@ def _queue(spec: ModelSpec, keys: SequenceKeys) -> JobQueue | SequenceQueue:
         spec.sequence_timeout_ms / 1000,
     )
     return SequenceQueue(spec.job_queue_size, limits, keys)
-
-
-def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
-    paths = [one for one in (path, environment.get("PYTHONPATH")) if one]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)} if path else environment
 
 
 def worker_ids(first: int) -> Iterator[int]:

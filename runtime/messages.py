@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-import msgpack
+# By name: a handler may exchange them in msgpack itself, as `msgpack_numpy.patch()` does.
+from msgpack import Packer, unpackb
 
 from torchkeep.runtime.errors import MessageError
 
@@ -210,7 +211,7 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
-    return msgpack.packb(packed), bodies
+    return Packer().pack(packed), bodies
 
 
 def unpack_metadata(metadata: Body) -> list[Any]:
@@ -218,7 +219,7 @@ def unpack_metadata(metadata: Body) -> list[Any]:
     if len(metadata) > MAX_METADATA_BYTES:
         raise MessageError(f"metadata of {len(metadata)} bytes")
     try:
-        packed = msgpack.unpackb(metadata, strict_map_key=True, max_ext_len=0)
+        packed = unpackb(metadata, strict_map_key=True, max_ext_len=0)
     except (ValueError, RecursionError) as error:
         raise MessageError("metadata is no msgpack") from error
     if not isinstance(packed, list) or len(packed) < 2:
