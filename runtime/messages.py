@@ -21,6 +21,7 @@ from torchkeep.runtime.errors import MessageError
 Body: TypeAlias = bytes | bytearray | memoryview
 
 MAX_METADATA_BYTES = 64 << 20  # headers and names only; bodies are counted apart
+_BUFFER_BYTES = 1 << 12  # to begin with; by itself it takes 256 KB, which a handler may not leave
 MAX_ITEMS = 1 << 16  # requests of a batch, parameters of a request, metrics of a reply
 
 
@@ -211,7 +212,7 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
-    return Packer().pack(packed), bodies
+    return Packer(buf_size=_BUFFER_BYTES).pack(packed), bodies
 
 
 def unpack_metadata(metadata: Body) -> list[Any]:
