@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class WorkerOutput:
-    """Reads one pipe of a worker until it ends, at a pace; over-long lines are cut."""
+    """Reads one pipe of a worker until it ends, at a pace; an over-long line becomes several."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class WorkerOutput:
             self._log(line)
         has_more = b"\n" in self._rest
         if len(self._rest) > _MAX_LINE_BYTES and not has_more:
-            self._log(self._rest)
-            self._rest = b""
+            self._log(self._rest[:_MAX_LINE_BYTES])
+            self._rest = self._rest[_MAX_LINE_BYTES:]
         pause_s = self._pace.pause_s(thread_time() - began)
         if has_more or pause_s:
             self._loop.remove_reader(self._descriptor)
@@ -99,7 +99,11 @@ class WorkerOutput:
     def _log(self, line: bytes) -> None:
         if self._memory is None and not MODEL_LOG.isEnabledFor(self._level):
             return
-        text = _CONTROL.sub("?", line[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace"))
+        if len(line) > _MAX_LINE_BYTES:
+            self._log(line[:_MAX_LINE_BYTES])
+            self._log(line[_MAX_LINE_BYTES:])
+            return
+        text = _CONTROL.sub("?", line.decode("utf-8", "backslashreplace"))
         if self._memory is not None:
             self._memory.add(self._source, text)
         elif self._on_metric is not None and is_metric_line(line):

@@ -91,6 +91,7 @@ OUTCOMES: dict[str, tuple[int | None, str]] = {
     "forks_and_both_answer": ANSWERS,
     "forks_and_the_child_raises": ANSWERS,
     "forks_much": ANSWERS,
+    "forks_for_ever": ANSWERS,
     "forks_and_looks": ANSWERS,
     "starts_and_looks": ANSWERS,
     "starts_programs": ANSWERS,

@@ -160,6 +160,18 @@ def forks_much():
         os._exit(0)
 
 
+def forks_for_ever():
+    """Each one forks the next and ends."""
+    if os.fork() == 0:
+        os.setsid()
+        end = time.monotonic() + 100
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+            time.sleep(0.005)
+        os._exit(0)
+
+
 def forks_and_looks():
     """What a fork still has of the connection of the worker."""
     read_end, write_end = os.pipe()
