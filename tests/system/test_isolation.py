@@ -383,10 +383,15 @@ def test_the_server_stops_with_harmful_models_in_place(
 ) -> None:
     write_model(tmp_path, "harms", {"handler.py": HARMS})
     server = server_factory([], tmp_path)
-    ways = ("catches_everything", "forks_twice", "starts_programs", "starts_threads")
-    for way in (*ways, "is_never_done_when_it_ends"):
+    ways = ("catches_everything", "forks_twice", "forks_for_ever", "starts_programs")
+
+    def begin(way: str) -> int:
         register(server, "harms", way)
-        assert ask(server, way, way)[0] == 200
+        return ask(server, way, way)[0]
+
+    with ThreadPoolExecutor() as pool:
+        for status in pool.map(begin, (*ways, "starts_threads", "is_never_done_when_it_ends")):
+            assert status == 200
     family = server.descendants()
     assert len(family) > 10
     began = time.monotonic()
