@@ -19,7 +19,10 @@ from conformance.asker import take_all
 from conformance.case import Scenario
 from conformance.compare import differences, unwanted
 from conformance.files import serving
+from conformance.packages import why_no_packages
 from conformance.scenarios import SCENARIOS
+
+INSTALL_LIMIT_S = 1800  # of what archives list
 
 FACTS = json.loads(Path(__file__).with_name("facts.json").read_text())
 
@@ -51,6 +54,8 @@ def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.is_long:
         marks.append(pytest.mark.long)
+    if scenario.needs_packages:
+        marks.append(pytest.mark.timeout(INSTALL_LIMIT_S))
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
 
@@ -58,6 +63,8 @@ def as_parameter(scenario: Scenario) -> Any:
 def test_answers_are_those_of_torchserve(
     scenario: Scenario, server_factory: Callable[..., Any], tmp_path: Path, files: str
 ) -> None:
+    if scenario.needs_packages and (reason := why_no_packages()):
+        pytest.skip(reason)
     build_archives(tmp_path / "store", scenario.archives)
     build_archives(tmp_path / "elsewhere", scenario.elsewhere)
     logs = tmp_path / "logs"
