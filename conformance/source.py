@@ -1,4 +1,4 @@
-"""The parts of one archive that `archives` packs."""
+"""What one archive of the cases is made of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
-SEED = 20
 
 
 @dataclass(frozen=True)
 class Source:
-    """What goes into one archive; handlers and model files are files of tests/handlers."""
+    """What goes into one archive. The key in SOURCES is its file name without the suffix."""
 
     handler: str
     model_name: str | None = None

@@ -27,6 +27,8 @@ NAMED_FLOWER = json.dumps(
     {"sepal length": 5.1, "sepal width": 3.5, "petal length": 1.4, "petal width": 0.2}
 ).encode()
 INSTALL_LIMIT_S = 600.0
+SAGEMAKER_HANDLER = "sagemaker_pytorch_serving_container.handler_service"
+SAGEMAKER_MODEL = "/predictions/sagemaker"
 
 
 def two_at_once(case: Case) -> Case:
@@ -126,13 +128,11 @@ INSTALLED = Scenario(
     "handlers of packages",
     archives=(
         "mlflow_linear",
-        "sagemaker",
         "captum_flowers",
         "sequence_classification",
         "mmpretrain",
     ),
     config={"install_py_dep_per_model": "true"},
-    environment={"SAGEMAKER_MULTI_MODEL": "true"},
     cases=[
         register("mlflow_linear"),
         numbers("a number", "/predictions/mlflow_linear", b'{"data": [5]}'),
@@ -143,25 +143,6 @@ INSTALLED = Scenario(
             MULTIPART,
         ),
         infer("no number", "/predictions/mlflow_linear", b"five"),
-        replace(
-            register(
-                "sagemaker", handler="sagemaker_pytorch_serving_container.handler_service:handle"
-            ),
-            timeout_s=INSTALL_LIMIT_S,
-        ),
-        numbers(
-            "inputs",
-            "/predictions/sagemaker",
-            b'{"inputs": [[1, 2, 3, 4]]}',
-            JSON,
-        ),
-        infer(
-            "a table",
-            "/predictions/sagemaker",
-            b"1,2,3,4\n0.1,0.2,-0.3,4",
-            "text/csv",
-            headers=[("Accept", "text/csv")],
-        ),
         replace(register("captum_flowers"), timeout_s=INSTALL_LIMIT_S),
         infer("a flower with names", "/predictions/captum_flowers", NAMED_FLOWER, JSON),
         numbers("a flower explained", "/explanations/captum_flowers", NAMED_FLOWER, JSON),
@@ -190,4 +171,34 @@ INSTALLED = Scenario(
     is_long=True,
 )
 
-SCENARIOS = [PATTERNS, INSTALLED]
+SAGEMAKER = Scenario(
+    "the toolkit of sagemaker",
+    archives=("sagemaker",),
+    # The settings that it starts TorchServe with.
+    config={
+        "install_py_dep_per_model": "true",
+        "decode_input_request": "false",
+        "default_service_handler": f"{SAGEMAKER_HANDLER}:handle",
+    },
+    environment={"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_HANDLER": SAGEMAKER_HANDLER},
+    cases=[
+        replace(
+            register("sagemaker", handler=f"{SAGEMAKER_HANDLER}:handle"),
+            timeout_s=INSTALL_LIMIT_S,
+        ),
+        numbers("inputs", SAGEMAKER_MODEL, b'{"inputs": [[1, 2, 3, 4]]}', JSON),
+        infer(
+            "a table for a table",
+            SAGEMAKER_MODEL,
+            b"1,2,3,4\n0.1,0.2,-0.3,4",
+            "text/csv",
+            headers=[("Accept", "text/csv")],
+        ),
+        numbers("an answer for anybody", SAGEMAKER_MODEL, b"1,2,3,4", "text/csv"),
+    ],
+    needs_torch=True,
+    needs_packages=True,
+    is_long=True,
+)
+
+SCENARIOS = [PATTERNS, INSTALLED, SAGEMAKER]

@@ -2,9 +2,9 @@
 
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='LeNet5', num_classes=4),
-    neck=None,
-    head=dict(type='ClsHead', loss=dict(type='CrossEntropyLoss', loss_weight=1.0)),
+    backbone=dict(type='LeNet5'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=4, in_channels=120),
     data_preprocessor=dict(mean=[127.5], std=[127.5], num_classes=4),
 )
 test_pipeline = [
