@@ -1,14 +1,17 @@
 """Wheels whose handlers are run: downloaded by pip, unpacked, or missed with a reason."""
 
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from conformance import packages
+from conformance import packages, run
 from conformance.packages import PackageMissing, unpacked_wheel, why_no_packages
+from conformance.scenarios import SCENARIOS
 
 needs_pip = pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed")
 
@@ -38,13 +41,18 @@ def test_a_wheel_is_unpacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 @needs_pip
-def test_without_a_network_the_reason_is_said(
-    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+def test_without_a_network_scenarios_are_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: Callable[[], int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{free_port()}/simple")
-    reason = why_no_packages()
-    assert packages.SMALL_WHEEL in reason
-    assert "is there a network?" in reason
+    assert packages.SMALL_WHEEL in why_no_packages()
+    scenarios = [replace(one, needs_torch=False) for one in SCENARIOS if one.needs_packages]
+    assert len(scenarios) == 2
+    assert run.runnable(scenarios, Path(sys.prefix)) == []
+    assert "handlers of packages" in capsys.readouterr().out
+    assert "is there a network?" in why_no_packages()
 
 
 def test_without_pip_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
