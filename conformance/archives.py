@@ -1,8 +1,8 @@
 """The archives of the cases and of the system tests, from tests/handlers: good and broken ones.
 
-Packed by zip code of our own, exactly as torch-model-archiver packs them, so that the
-tests depend on no archiver. Where a virtual environment is given, its torch-model-archiver
-packs them instead: that is how the facts were recorded.
+Packed by zip code of our own, as torch-model-archiver packs them (tests/conformance/layouts.json
+has its layouts), so that the tests depend on no archiver. Where a virtual environment is given,
+its torch-model-archiver packs them instead: that is how the facts were recorded.
 """
 
 import itertools
@@ -515,11 +515,15 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
                 shutil.copytree(root, target)
             case ".tar.gz":
                 with tarfile.open(target, "w:gz") as tar:
-                    tar.add(root, root.name)
+                    for path in sorted(root.rglob("*")):  # directories have no entries
+                        if path.is_file():
+                            tar.add(path, Path(root.name, path.relative_to(root)))
             case ".mar":
                 with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for path in (*members, root / "MAR-INF" / "MANIFEST.json"):
+                    for path in members:
                         archive.write(path, path.relative_to(root))
+                    # As text: the entry has no file's kind, and is for its owner only.
+                    archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest, indent=2))
 
 
 def _pack_with_reference(

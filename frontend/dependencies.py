@@ -19,7 +19,7 @@ from pathlib import Path
 from torchkeep.frontend.errors import InstallFailed, NoVirtualEnvironment
 from torchkeep.frontend.worker_output import OutputPipes
 from torchkeep.frontend.zygote_client import ZygoteClient
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 
 log = logging.getLogger("torchkeep.frontend")
 

@@ -17,7 +17,7 @@ from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_output import OutputPipes
 from torchkeep.frontend.worker_users import WorkerUsers, closed_to_others
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.unpack_area import UnpackDir
 from torchkeep.runtime.messages import Load, Metric, Sandbox
 

@@ -8,11 +8,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.frontend.side_thread import in_side_thread
 from torchkeep.frontend.waiting_model import WaitingModel
-from torchkeep.modelstore.store import archive_name
+from torchkeep.modelstore.model_url import archive_name
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
     Occasion,

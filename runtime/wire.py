@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torchkeep.runtime.errors import MessageError, WireError
 from torchkeep.runtime.messages import (
     MAX_METADATA_BYTES,
+    MAX_REPLY_METADATA_BYTES,
     Body,
     Message,
     pack,
@@ -64,6 +65,9 @@ class Wire:
         self, role: Role, secret: Body, worker_id: str, max_body_bytes: int = MAX_FRAME_BYTES
     ) -> None:
         send_key, receive_key = session_keys(secret, role, worker_id)
+        self._takes_replies = role == "frontend"
+        most = MAX_REPLY_METADATA_BYTES if self._takes_replies else MAX_METADATA_BYTES
+        self._max_first_bytes = _PREFIX.size + most + INLINE_BYTES
         self._sealer = AESGCM(send_key)
         self._opener = AESGCM(receive_key)
         # Nonces are 96-bit counters: unique because each key lives for one connection, and
@@ -156,7 +160,7 @@ class Wire:
 
     def _check_length(self, length: int) -> None:
         if self._metadata is None:
-            if not _PREFIX.size < length <= _PREFIX.size + MAX_METADATA_BYTES + INLINE_BYTES:
+            if not _PREFIX.size < length <= self._max_first_bytes:
                 raise WireError("a first record has an impossible length")
         elif length != self._lengths[len(self._bodies)]:
             raise WireError("a body is not as long as announced")
@@ -187,7 +191,9 @@ class Wire:
         end = _PREFIX.size + length
         if end > len(opened):
             raise WireError("the metadata is longer than its record")
-        self._metadata = unpack_metadata(memoryview(opened)[_PREFIX.size : end])
+        self._metadata = unpack_metadata(
+            memoryview(opened)[_PREFIX.size : end], self._takes_replies
+        )
         self._lengths = self._metadata[-1]
         total = sum(self._lengths)
         self._check_announced(self._lengths, total)

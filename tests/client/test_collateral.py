@@ -1,5 +1,6 @@
 """Where collateral comes from; the service is a stand-in that speaks the protocol of a PCCS."""
 
+import contextlib
 import json
 import threading
 import time
@@ -26,6 +27,13 @@ from torchkeep.client.verifier import verify_document
 from torchkeep.runtime import simulated_tee
 
 QUOTE = simulated_tee.mint_quote(bytes(64))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop_of_the_library() -> None:
+    """dcap_qvl starts one at its first question, with a pair of sockets, and keeps it for ever."""
+    with contextlib.suppress(CollateralError):
+        CollateralService("http://127.0.0.1:1").text(QUOTE)
 
 
 @dataclass

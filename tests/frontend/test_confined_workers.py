@@ -16,8 +16,9 @@ import pytest
 from waiting import until
 
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.served_model import ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore

@@ -25,10 +25,12 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_events import ModelEvents
-from torchkeep.frontend.registry import ModelDefaults, ModelRegistry, Registration
-from torchkeep.frontend.served_model import ModelSpec, WorkerGround
+from torchkeep.frontend.model_spec import ModelDefaults, ModelSpec, Registration
+from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.frontend.served_model import WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore.store import ModelDir, ModelStore
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.evidence import AgentEvidence
 from torchkeep.runtime.fetch import parse_service
@@ -52,8 +54,9 @@ NONE_IN_JSON = dict.fromkeys(IN_JSON, 0)
 class FakeWorker:
     """One that is healthy as long as it is told to be."""
 
-    def __init__(self, is_healthy: bool) -> None:
+    def __init__(self, is_healthy: bool, is_ready: bool = True) -> None:
         self.is_healthy = is_healthy
+        self.is_ready = is_ready
 
 
 Make = Callable[..., ModelRegistry]
@@ -451,11 +454,31 @@ def test_ping_looks_at_the_workers_of_default_versions_alone(
     run(registry, scenario)
 
 
+def test_a_server_is_ready_once_each_default_version_was_loaded(
+    make: Make, pack: Callable[..., str]
+) -> None:
+    registry = make()
+    urls = [pack(f"{version}.mar", "m", version) for version in ("1.0", "2.0")]
+
+    async def scenario() -> None:
+        assert registry.is_ready()  # nothing is registered
+        first = await registry.register(Registration(urls[0], initial_workers=2))
+        await registry.register(Registration(urls[1], initial_workers=1))
+        first.workers = [FakeWorker(True, False), FakeWorker(True, False)]  # type: ignore[list-item]
+        assert not registry.is_ready()  # although they are healthy, as for ping
+        first.workers[1].is_ready = True  # type: ignore[misc]
+        assert registry.is_ready()  # the other version has no worker at all
+        first.workers = []
+
+    run(registry, scenario)
+
+
 def test_ping_of_a_model_that_wants_no_workers(make: Make, pack: Callable[..., str]) -> None:
     registry = make()
 
     async def scenario() -> None:
         await registry.register(Registration(pack()))
         assert registry.is_healthy()
+        assert registry.is_ready()
 
     run(registry, scenario)

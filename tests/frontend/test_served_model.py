@@ -18,7 +18,8 @@ from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.worker_process import WorkerState
 from torchkeep.frontend.zygote_client import ZygoteClient

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from torchkeep.frontend import snapshots
-from torchkeep.frontend.served_model import ModelSpec
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.snapshots import MAX_SAVES, Snapshots
 from torchkeep.runtime.properties import parse_properties
 from torchkeep.runtime.snapshot import SnapshotStore

@@ -14,7 +14,8 @@ from torchkeep.frontend import waiting_model
 from torchkeep.frontend.app import ApiSettings, inference_app, management_app
 from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
+from torchkeep.frontend.model_spec import ModelDefaults
+from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.served_model import WorkerGround
 from torchkeep.frontend.snapshots import Snapshots
 from torchkeep.frontend.thread_plan import ThreadPlan

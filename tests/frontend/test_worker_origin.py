@@ -17,7 +17,8 @@ import pytest
 from waiting import until
 
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel, WorkerGround
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient

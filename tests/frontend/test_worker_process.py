@@ -42,6 +42,11 @@ from torchkeep.frontend.worker_process import WORKER_LOG
             id="body over the limit",
         ),
         pytest.param("send(struct.pack('>I', 1 << 31))", id="huge length"),
+        pytest.param(
+            "lists = b'\\xdd' + struct.pack('>I', 60 << 20) + b'\\x90' * (60 << 20);"
+            " send(b''.join(wire._seal_record(struct.pack('>I', len(lists)) + lists)))",
+            id="endless lists",
+        ),
         pytest.param("send(chunk(('other', b'x')))", id="piece for an unknown id"),
         pytest.param("send(chunk(('r', b'x'), ('r', b'x')))", id="two pieces for one id"),
         pytest.param("send(chunk())", id="no piece"),

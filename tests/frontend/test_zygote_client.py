@@ -21,6 +21,16 @@ from torchkeep.runtime.wire import Wire
 SECRET = bytes(range(32))
 HANDLER = """
 import os, random, json, sys
+
+def drawn():
+    # one number of every generator that this process has
+    numbers = [random.random()]
+    if "numpy" in sys.modules:
+        numbers.append(sys.modules["numpy"].random.random())
+    if "torch" in sys.modules:
+        numbers.append(sys.modules["torch"].rand(1).item())
+    return numbers
+
 def handle(data, context):
     if data is None:
         return
@@ -28,7 +38,7 @@ def handle(data, context):
     for row in data:
         out.append({
             "fds": sorted(int(n) for n in os.listdir("/proc/self/fd")),
-            "random": random.random(),
+            "drawn": drawn(),
             "modules": [m for m in ("torch", "starlette", "uvicorn") if m in sys.modules],
             "ppid": os.getppid(),
             "pid": os.getpid(),
@@ -123,17 +133,24 @@ def test_a_forked_worker_owns_only_its_socket_and_is_our_child(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_siblings_draw_different_random_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "generators"), [("plain", 1), pytest.param("torch", 3, marks=pytest.mark.torch)]
+)
+def test_siblings_draw_different_random_numbers(
+    stage: str, generators: int, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:
-            drawn = set()
+            drawn = []
             for worker_id in ("9000", "9001", "9002"):
-                peer, child = await forked(zygote, "plain", worker_id)
+                peer, child = await forked(zygote, stage, worker_id)
                 peer.exchange(load(tmp_path))
-                drawn.add(facts(peer)["random"])
+                drawn.append(facts(peer)["drawn"])
                 peer.close()
                 await child.exited
-            assert len(drawn) == 3
+            # Python's own; with torch, numpy's and torch's too.
+            numbers_of_each = list(zip(*drawn, strict=True))
+            assert [len(set(numbers)) for numbers in numbers_of_each] == [3] * generators
 
     asyncio.run(scenario())
 

@@ -29,8 +29,9 @@ from torchkeep.modelstore.errors import (
 )
 from torchkeep.modelstore.manifest import Manifest
 from torchkeep.modelstore.model_config import ModelConfig
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.reach import Reach
-from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
+from torchkeep.modelstore.store import ModelStore
 
 DEFAULT_ALLOWED = ["file://.*|http(s)?://.*"]
 
@@ -71,14 +72,14 @@ def failure(store: ModelStore, url: str) -> ModelStoreError:
 
 
 def leftovers(store: ModelStore) -> list[str]:
-    models = store.area.models
+    models = store.rules.area.models
     return sorted(os.listdir(models)) if models.exists() else []
 
 
 def test_an_archive_is_unpacked_checked_and_removed(store: ModelStore, root: Path) -> None:
     model_dir = open_archive(store, "m.mar")
     assert model_dir.url == "m.mar"
-    assert model_dir.path.parent == store.area.models
+    assert model_dir.path.parent == store.rules.area.models
     assert len(model_dir.path.name) == 32
     assert stat.S_IMODE(model_dir.path.stat().st_mode) == 0o700
     assert (model_dir.path / "h.py").is_file()
@@ -115,7 +116,7 @@ def test_an_unpacked_archive_is_used_in_place(store: ModelStore, tmp_path: Path)
     assert model_dir.manifest.model_name == "mine"
     assert model_dir.path.is_symlink()
     assert model_dir.path.name == "mine"
-    assert model_dir.path.parent.parent == store.area.models
+    assert model_dir.path.parent.parent == store.rules.area.models
     assert model_dir.path.resolve() == source
     assert model_dir.digest == directory_digest(source)
     model_dir.close()
@@ -214,7 +215,7 @@ def test_two_dots_anywhere(store: ModelStore, url: str) -> None:
     "url", ["http://host/a%20b%2fc.mar", "http://host/100%2525.mar", "http://host/m.mar?a=%2e%2e"]
 )
 def test_other_percent_signs_hide_nothing(store: ModelStore, url: str) -> None:
-    store.check_redirect(url)
+    store.rules.check_redirect(url)
 
 
 @pytest.mark.parametrize("url", ["a\0b", "http://host/a\0.mar", "file:///a\0.mar"])
@@ -246,10 +247,10 @@ def test_urls_must_be_allowed(tmp_path: Path, root: Path, url: str) -> None:
 
 def test_allowed_urls_match_all_of_the_url_in_any_case(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, [r"https://good/.*\.mar"], tmp_path)
-    store.check_allowed("HTTPS://GOOD/a.MAR")
+    store.rules.check_allowed("HTTPS://GOOD/a.MAR")
     for url in ("https://good/a.mar?x", "xhttps://good/a.mar"):
         with pytest.raises(UrlNotAllowed):
-            store.check_allowed(url)
+            store.rules.check_allowed(url)
 
 
 def test_plain_names_need_no_permission(tmp_path: Path, root: Path) -> None:
@@ -553,18 +554,3 @@ def test_startup_urls(store: ModelStore, root: Path) -> None:
     assert store.startup_urls(["all", "b.mar"]) == [(None, "all"), (None, "b.mar")]
     assert store.startup_urls("http://h/a.mar?x=1") == [(None, "http://h/a.mar?x=1")]
     assert store.startup_urls("n=http://h/a.mar?x=1") == [("n", "http://h/a.mar?x=1")]
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        ("resnet-18.mar", "resnet_18"),
-        ("/a/b.c.mar", "b_c"),
-        ("http://h/x.model?y=z.q", "x"),
-        ("m.tar.gz", "m_tar_gz"),
-        ("dir/", "dir"),
-        ("_x", "_x"),
-    ],
-)
-def test_default_model_names(url: str, name: str) -> None:
-    assert default_model_name(url) == name

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel, WorkerGround
 from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import Needs
 from torchkeep.runtime.cores import usable_cores

@@ -1,0 +1,76 @@
+"""The two commands: `torchserve`, with the flags of the real one, and `torchkeep`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.modelstore import sealing_commands
+from torchkeep.roof.serving import serve
+from torchkeep.roof.shipped import TS_COMPAT
+from torchkeep.roof.workers import startup_workers
+from torchkeep.runtime import start_stop
+from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
+from torchkeep.runtime.compute import plan_compute
+from torchkeep.runtime.config import load_config
+from torchkeep.runtime.doctor import examine
+from torchkeep.runtime.kernel import kernel_layers
+
+_TS_PATH = "print the folder of the package `ts`, for tests of handlers and for editors"
+
+
+def torchserve(argv: list[str] | None = None) -> None:
+    """The console script with TorchServe's name, flags, messages and exit codes."""
+    sys.exit(start_stop.torchserve(argv, serve))
+
+
+def torchkeep(argv: list[str] | None = None) -> None:
+    """Our own console script."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in sealing_commands.COMMANDS:
+        sys.exit(sealing_commands.main(arguments))
+    if arguments and arguments[0] in CLIENT_COMMANDS:
+        sys.exit(_client_command(arguments))
+    if arguments and arguments[0] == "ts-path":
+        sys.exit(_ts_path(arguments[1:]))
+    others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS, "ts-path": _TS_PATH}
+    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+
+
+def _ts_path(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="torchkeep ts-path",
+        description=f"{_TS_PATH[0].upper()}{_TS_PATH[1:]}: PYTHONPATH=$(torchkeep ts-path) pytest. "
+        "The archivers' Python packages are there, too.",
+    )
+    parser.parse_args(arguments)
+    sys.stdout.write(f"{TS_COMPAT}\n")
+    return 0
+
+
+def _client_command(arguments: list[str]) -> int:
+    # Not at the top: servers are installed without what clients need.
+    try:
+        from torchkeep.client import commands
+    except ModuleNotFoundError as error:
+        if error.name not in ("dcap_qvl", "httpx"):
+            raise
+        sys.stderr.write(
+            f"torchkeep: {arguments[0]} needs {error.name}: pip install 'torchkeep[client]'\n"
+        )
+        return 2
+    return commands.main(arguments)
+
+
+def doctor(flags: Flags) -> int:
+    """Say what this machine offers a server, what one would use, and what to change."""
+    config = load_config(flags, os.environ, Path.cwd())
+    compute = plan_compute(config, os.environ)
+    plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
+    workers = startup_workers(config, compute)
+    for line in examine(
+        compute, kernel_layers().describe(), plan.describe(workers), workers, Path("/proc")
+    ):
+        sys.stdout.write(f"{line}\n")
+    return 0
