@@ -146,9 +146,22 @@ CONFIGS = {
     "spelled": "minworkers: 1\nbatch_size: 4\nBatchSize: 4\n",
 }
 
+# Modules of an archive that have the names of others: of the standard library, of installed
+# packages, of our own folders.
+SHADOWING = {
+    f"{name}.py": "FROM_ARCHIVE = True\n"
+    for name in (
+        *("backend", "cryptography", "modelstore", "msgpack", "profile", "runtime", "secrets"),
+        *("statistics", "torch"),
+    )
+}
+
 SOURCES: dict[str, Source] = {
     **{f"config_{name}": Source("echo.py", config=text) for name, text in CONFIGS.items()},
     "environment": Source("environment.py"),
+    "places": Source("places.py"),
+    "places_dir": Source("places.py", form=""),
+    "places_shadowed": Source("places.py", extra_files=SHADOWING),
     "slow": Source("slow.py"),
     "slow_load": Source("slow_load.py"),
     "narrow": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
