@@ -170,10 +170,11 @@ class ZygoteClient:
     def _adopt(self, stage: str, reply: Mapping[str, Any]) -> ChildProcess:
         """The new child that a stage names. Raises ZygoteError if it is none.
 
-        A model stage runs a handler's code, and could name a process that is not its own.
+        A model stage runs a handler's code, and could name a process that is not its own. As
+        whoever is adopted is killed in the end, none of the server's own may be.
         """
         pid = reply.get("pid")
-        if type(pid) is not int or pid <= 0 or pid in self._children:
+        if type(pid) is not int or pid <= 0 or pid in self._children | self._not_ours:
             raise ZygoteError(f"the {stage} stage named no new process")
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

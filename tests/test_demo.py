@@ -22,7 +22,26 @@ import pytest
 from neighbouring_ports import neighbouring_ports
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
+README = DEMO.parent / "README.md"
 START_LIMIT_S = 100
+
+# Of these lines of the transcript, the rest depends on the machine.
+BEGINNINGS = (
+    "  epoch #",
+    "Packed ",
+    "Starting the server: torchserve --start --foreground --model-store model_store"
+    " --models digits=digits.mar --ncs --disable-token-auth --enable-model-api",
+    "Configuration: ",
+    "Engine: ",
+    "Plan: ",
+    "Model digits #: # of # workers ready",
+    "Model digits # runs by ",
+    "Sent ",
+    "  curl ",
+    "  tail ",
+)
+# Warnings, how long it takes, and the log with its times; and what stands for more of these.
+MAY_BE_MISSING = ("Warning: ", "  waiting ", "#-#-#", "... (")
 
 
 @pytest.fixture
@@ -173,8 +192,21 @@ def test_demo_answers_right_and_stops_cleanly(tmp_path: Path) -> None:
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(60) == 0
     assert log_path.read_text().endswith("Stopped.\n")
+    _, _, transcript = README.read_text().partition("<!-- transcript of `make serve`: begin -->")
+    shown = transcript.partition("```text\n")[2].partition("```")[0]
+    assert kinds_of_lines(shown) == kinds_of_lines(log_path.read_text())
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", first_port), timeout=5)
+
+
+def kinds_of_lines(transcript: str) -> set[str]:
+    """What is said, whatever the numbers."""
+    found = set()
+    for line in transcript.splitlines():
+        kind = re.sub(r"[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?", "#", line)
+        if kind and not kind.startswith(MAY_BE_MISSING):
+            found.add(next((one for one in BEGINNINGS if kind.startswith(one)), kind))
+    return found
 
 
 @contextmanager

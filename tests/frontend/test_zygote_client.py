@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,25 @@ def test_a_fork_that_nobody_waits_for_any_more_confuses_no_other(tmp_path: Path)
             await scenario()
 
     asyncio.run(bounded())
+
+
+def test_a_stage_cannot_name_a_process_that_is_not_its_own() -> None:
+    of_the_server = subprocess.Popen(["sleep", "60"])  # as the janitor is
+
+    async def scenario() -> None:
+        async with ZygoteClient() as zygote:
+            plain = zygote._stages["plain"].child
+            assert plain is not None
+            for pid in (of_the_server.pid, plain.pid, os.getpid(), 1, 0, -1, True, "1", None):
+                with pytest.raises(ZygoteError, match="named no"):
+                    zygote._adopt("model", {"pid": pid})
+
+    try:
+        asyncio.run(scenario())
+        assert of_the_server.poll() is None
+    finally:
+        of_the_server.kill()
+        of_the_server.wait()
 
 
 def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serving
 
 from torchkeep.modelstore.archive import Limits
 from torchkeep.modelstore.directory_digest import directory_digest
@@ -459,13 +460,9 @@ class _Server(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     server.received, server.proceed = threading.Event(), threading.Event()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.proceed.set()  # type: ignore[attr-defined]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
+        server.proceed.set()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
