@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,7 @@ def test_the_page_does_what_it_says(reader: Reader, poll: Callable[..., object])
             if command.endswith("wait"):
                 at_once = command
             if "/metrics" in command:
-                poll(lambda all=command: are_one_batch(reader, at_once, all), "one batch")
+                poll(partial(are_one_batch, reader, at_once, command), "one batch of three")
 
 
 def are_one_batch(reader: Reader, at_once: str, metrics: str) -> bool:
