@@ -64,9 +64,8 @@ class ModelSandbox:
 
     def pipes(self, name: str, on_metric: Callable[[Metric], None] | None = None) -> OutputPipes:
         """Where a process of this model writes; `name` is what its lines begin with."""
-        return OutputPipes(
-            name, self.memory, is_dropped=self.handler_log == "drop", on_metric=on_metric
-        )
+        is_dropped = self.handler_log == "drop"
+        return OutputPipes(name, self.memory, is_dropped, on_metric, self._policy.pace)
 
     async def open_cell(self) -> "Cell":
         """A sandbox for one process. Raises LoadRefused where it cannot be as strict as asked."""

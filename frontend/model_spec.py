@@ -1,6 +1,6 @@
 """What a model is served with: of the call, the archive and the configuration, who counts."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ class ModelSpec:
     wants_network: bool = False  # also where the sandbox is strict
     use_venv: bool = False
     interpreter: str | None = None  # of its own, with what was installed for it
-    python_path: str = ""  # where that is, unless the interpreter knows
+    libraries: Sequence[str] = ()  # where that one finds ours first, if the model has others
     parallel_type: str = ""
     parallel_level: int = 0
     device_ids: list[int] | None = None

@@ -179,7 +179,7 @@ class ModelRegistry:
         except BaseException:
             model_dir.forget()
             raise
-        spec = replace(spec, interpreter=found.interpreter, python_path=found.python_path)
+        spec = replace(spec, interpreter=found.interpreter, libraries=found.libraries)
         _warn_of(spec.name, model_dir)
         served = ServedModel(spec, model_dir, self._ground)
         self._models.setdefault(spec.name, {})[spec.version] = served

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,6 +83,7 @@ class ServedModel:
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
+            spec.libraries,
         )
         self._turns = Turns(spec.device_ids)  # of its workers, at its GPUs
         self._leaving: set[asyncio.Task[None]] = set()
@@ -188,7 +188,7 @@ class ServedModel:
         if parallel.world_size > 1:
             threads = rank_threads(spec.torchrun, threads, parallel.world_size)
         gpu = ground.gpus.next(self._turns, spec.parallel_level) if self._uses_gpu else None
-        environment = _with_path(ground.environment(), spec.python_path)
+        environment = ground.environment()
         load = Load(
             model_name=spec.name,
             model_version=spec.version,
@@ -284,11 +284,6 @@ def _queue(spec: ModelSpec, keys: SequenceKeys) -> JobQueue | SequenceQueue:
         spec.sequence_timeout_ms / 1000,
     )
     return SequenceQueue(spec.job_queue_size, limits, keys)
-
-
-def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
-    paths = [one for one in (path, environment.get("PYTHONPATH")) if one]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)} if path else environment
 
 
 def worker_ids(first: int) -> Iterator[int]:

@@ -100,11 +100,16 @@ class ZygoteClient:
         worker_id: str,
         descriptors: Sequence[int],
         environment: Mapping[str, str],
+        libraries: Sequence[str] = (),
     ) -> ChildProcess:
-        """A worker that is no fork: libraries of its own must not meet those imported here."""
+        """A worker that is no fork: libraries of its own must not meet those imported here.
+
+        What it runs on itself is looked for in the directories `libraries` first.
+        """
         connection, stdout, stderr = descriptors
+        command = [interpreter, *_BACKEND, "worker"]
         started = subprocess.Popen(
-            [interpreter, *_BACKEND, "worker", str(connection), worker_id, str(os.getpid())],
+            [*command, str(connection), worker_id, str(os.getpid()), *libraries],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -136,9 +141,9 @@ class ZygoteClient:
         started.returncode = 0  # reaped by its pidfd, not by subprocess
         return self._track(ChildProcess(started.pid))
 
-    async def can_spawn(self, interpreter: str) -> bool:
+    async def can_spawn(self, interpreter: str, libraries: Sequence[str] = ()) -> bool:
         """Whether this Python has what a worker imports."""
-        command = [interpreter, "-P", "-c", "import torchkeep.backend.worker"]
+        command = [interpreter, *_BACKEND, "check", *libraries]
         check = self.start(command, os.environ, subprocess.DEVNULL, subprocess.DEVNULL)
         try:
             return await asyncio.wait_for(asyncio.shield(check.exited), FORK_LIMIT_S) == 0

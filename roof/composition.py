@@ -66,7 +66,9 @@ async def compose(plan: Plan) -> AsyncIterator[Server]:
         installer = Installer(
             zygote, plan.environ, config.install_py_dep_per_model, ground.interpreters
         )
-        evidence = SimulatedEvidence() if config.insecure_simulated_tee else source
+        evidence = source
+        if source is None and config.insecure_simulated_tee:
+            evidence = SimulatedEvidence()
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
         defaults = model_defaults(config, plan.compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)

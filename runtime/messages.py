@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-import msgpack
+# By name: a handler may exchange them in msgpack itself, as `msgpack_numpy.patch()` does.
+from msgpack import Packer, unpackb
 
 from torchkeep.runtime.errors import MessageError
 
 Body: TypeAlias = bytes | bytearray | memoryview
 
 MAX_METADATA_BYTES = 64 << 20  # headers and names only; bodies are counted apart
+_BUFFER_BYTES = 1 << 12  # to begin with; by itself it takes 256 KB, which a handler may not leave
 MAX_ITEMS = 1 << 16  # requests of a batch, parameters of a request, metrics of a reply
 # Of a stranger, which a worker is to the frontend. A list costs it one byte to send and us a
 # hundred to hold, so what it may send is counted twice: by length, and by lists and maps.
@@ -216,7 +218,7 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
-    return msgpack.packb(packed), bodies
+    return Packer(buf_size=_BUFFER_BYTES).pack(packed), bodies
 
 
 def unpack_metadata(metadata: Body, is_reply: bool = False) -> list[Any]:
@@ -228,10 +230,10 @@ def unpack_metadata(metadata: Body, is_reply: bool = False) -> list[Any]:
         raise MessageError(f"metadata of {len(metadata)} bytes")
     try:
         if len(metadata) <= _FEW_BYTES:
-            packed = msgpack.unpackb(metadata, strict_map_key=True, max_ext_len=0)
+            packed = unpackb(metadata, strict_map_key=True, max_ext_len=0)
         else:
             passed = _container_counter(MAX_REPLY_CONTAINERS) if is_reply else None
-            packed = msgpack.unpackb(
+            packed = unpackb(
                 metadata,
                 strict_map_key=True,
                 max_ext_len=0,

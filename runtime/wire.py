@@ -36,6 +36,8 @@ INLINE_BYTES = 1 << 13  # bodies up to this size together travel in the first re
 _SCRATCH_BYTES = 1 << 16  # records up to this size are opened in place
 _PREFIX = struct.Struct(">I")
 
+NO_KEYS = "this process has forgotten its keys"
+
 Role = Literal["frontend", "worker"]
 
 
@@ -68,8 +70,8 @@ class Wire:
         self._takes_replies = role == "frontend"
         most = MAX_REPLY_METADATA_BYTES if self._takes_replies else MAX_METADATA_BYTES
         self._max_first_bytes = _PREFIX.size + most + INLINE_BYTES
-        self._sealer = AESGCM(send_key)
-        self._opener = AESGCM(receive_key)
+        self._sealer: AESGCM | _NoKey = AESGCM(send_key)
+        self._opener: AESGCM | _NoKey = AESGCM(receive_key)
         # Nonces are 96-bit counters: unique because each key lives for one connection, and
         # one direction of it.
         self._sealed = 0
@@ -85,8 +87,16 @@ class Wire:
         self._bodies: list[Body] = []
         self._broken = False
 
+    def forget_keys(self) -> None:
+        """Seal and open no more: in a fork of the process that does, a nonce would come twice."""
+        self._sealer = self._opener = _NoKey()
+        self._broken = True
+
     def seal(self, message: Message) -> list[Body]:
-        """The buffers of one frame, to be written in order (scatter-gather)."""
+        """The buffers of one frame, to be written in order (scatter-gather).
+
+        Raises WireError once the keys are forgotten.
+        """
         metadata, bodies = pack(message)
         first: list[Body] = [_PREFIX.pack(len(metadata)), metadata]
         if sum(map(len, bodies)) <= INLINE_BYTES:
@@ -211,3 +221,15 @@ class Wire:
             raise WireError(f"a body of {max(lengths)} bytes, the limit is {self._max_body_bytes}")
         if total > MAX_FRAME_BYTES:
             raise WireError("a frame is too large")
+
+
+class _NoKey:
+    """In the place of a key that is forgotten."""
+
+    def encrypt(self, nonce: bytes, data: Body, associated_data: bytes) -> bytes:
+        raise WireError(NO_KEYS)
+
+    def decrypt_into(
+        self, nonce: bytes, data: Body, associated_data: bytes, buffer: bytearray
+    ) -> int:
+        raise WireError(NO_KEYS)

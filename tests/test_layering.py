@@ -141,6 +141,7 @@ def test_the_archivers_import_the_modelstore_and_nothing_else(package: str) -> N
         ("client", "from torchkeep.modelstore.keys import key_bytes"),
         ("frontend", "from torchkeep.client import Client"),
         ("runtime", "import httpx"),
+        ("client", "from standins.key_services import Broker"),
         ("runtime", "from torchkeep.roof.plan import Plan"),
         ("roof", "from torchkeep.backend import worker"),
     ],

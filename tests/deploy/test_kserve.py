@@ -68,7 +68,12 @@ class Runtime:
     """A server with the arguments and variables of the runtime, on paths and ports here."""
 
     def __init__(
-        self, runtime: dict[str, Any], protocol: str, place: Path, free_port: Callable[[], int]
+        self,
+        runtime: dict[str, Any],
+        image_variables: list[dict[str, str]],
+        protocol: str,
+        place: Path,
+        free_port: Callable[[], int],
     ) -> None:
         models = place / "models"
         self.ports = {name: str(free_port()) for name in ("8080", "8082", "8085")}
@@ -81,10 +86,14 @@ class Runtime:
         (models / "model-store/sums.mar").write_bytes(mar_bytes("sums", files={"h.py": HANDLER}))
         (models / "config").mkdir()
         (models / "config/config.properties").write_text(here(CONFIG))
-        # What the image's variables and its volume are for, KServe's defaults for this name, and
-        # the runtime's own.
+        # The image's variables that lead to its volume, KServe's for this name, the runtime's own.
         volume = place / "run"
         volume.mkdir()
+        in_volume = {
+            one["name"]: one["value"].replace("/run/torchkeep", str(volume))
+            for one in image_variables
+            if one["value"].startswith("/run/torchkeep")
+        }
         (container,) = runtime["spec"]["containers"]
         envelope = {"v1": "kserve", "v2": "kservev2"}[protocol]
         named = {one["name"]: one["value"] for one in container["env"]}
@@ -93,15 +102,13 @@ class Runtime:
         )
         environment = {
             **os.environ,
-            "TEMP": str(volume),
-            "LOG_LOCATION": str(volume),
-            "METRICS_LOCATION": str(volume),
+            **in_volume,
             "PROTOCOL_VERSION": protocol,
             **{name: here(value) for name, value in named.items()},
         }
-        program, *arguments = map(here, container["args"])
-        # The entry point of the image keeps it in the foreground.
-        command = [Path(sys.executable).with_name(program), *arguments, "--foreground"]
+        # Behind the image's entry point.
+        command = [sys.executable, "-P", "-m", "torchkeep.runtime.container"]
+        command += map(here, container["args"])
         self.log_file = place / "log"
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
@@ -139,7 +146,8 @@ def start(
 
     def start_runtime(protocol: str) -> Runtime:
         (runtime,) = rendered.documents("kserve-runtime.yaml")
-        started.append(Runtime(runtime, protocol, tmp_path, free_port))
+        variables = rendered.pod["spec"]["containers"][0]["env"]
+        started.append(Runtime(runtime, variables, protocol, tmp_path, free_port))
         poll(started[-1].is_ready, "the runtime's readiness")
         return started[-1]
 

@@ -502,8 +502,7 @@ def test_output_is_logged_in_lines_without_control_characters(
     lines = [record.getMessage().removeprefix("W-1-m_1.0-stderr ") for record in caplog.records]
     assert lines[0] == "first?[2J"
     assert lines[1] == "second"
-    assert lines[2] == "x" * 8192
-    assert lines[-1] == "rest"
+    assert lines[2:] == ["x" * 8192, "x" * 808 + r"\xff", "rest"]
 
 
 def test_the_wait_of_a_request_is_counted_where_it_was_answered_with_a_prediction() -> None:

@@ -248,3 +248,12 @@ def test_noise_never_yields_a_message(noise: bytes, step: int) -> None:
     _, worker = pair()
     with contextlib.suppress(WireError):
         assert feed(worker, noise, step) == []
+
+
+def test_who_forgets_the_keys_seals_and_opens_no_more() -> None:
+    frontend, worker = pair()
+    frontend.forget_keys()
+    with pytest.raises(WireError, match="forgotten"):
+        frontend.seal(predict(b"x"))
+    with pytest.raises(WireError):
+        feed(frontend, joined(worker.seal(predict(b"x"))))

@@ -202,13 +202,17 @@ def test_it_is_small_and_holds_nothing_that_it_needs_not(
 # Containers
 
 
+@pytest.mark.parametrize(
+    ("tmpfs", "reason"),
+    [({}, "Read-only file system"), ({"/run/torchkeep": "mode=755"}, "Permission denied")],
+)
 def test_with_nothing_writable_the_error_names_what_to_mount(
-    start: Callable[..., Container],
+    start: Callable[..., Container], tmpfs: dict[str, str], reason: str
 ) -> None:
-    container = start()
+    container = start(tmpfs=tmpfs)
     assert container.wait(60) == 1
     (line,) = container.output.splitlines()
-    assert "Read-only file system. Mount memory at /run/torchkeep" in line
+    assert f"{reason}. Mount memory at /run/torchkeep that user 1000 can write" in line
 
 
 def test_by_default_it_serves_as_the_image_of_torchserve_does(
