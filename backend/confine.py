@@ -8,7 +8,7 @@
                of the system calls that `backend/seccomp.py` lists.
 
 Applied to a worker, or to a model stage, before the model's first line. It cannot be undone,
-and every process that the model starts inherits it. docs/confidential.md has the whole table.
+and every process that the model starts inherits it. docs/sandbox.md has the whole table.
 """
 
 import ctypes

@@ -12,33 +12,15 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
-HANDLERS = Path(__file__).resolve().parent.parent / "tests" / "handlers"
+from conformance.packages import unpacked_wheel
+from conformance.public_archives import PUBLIC
+from conformance.source import HANDLERS, Source
+
 SEED = 20
-
-
-@dataclass(frozen=True)
-class Source:
-    """What goes into one archive. The key in SOURCES is its file name without the suffix."""
-
-    handler: str
-    model_name: str | None = None
-    version: str = "1.0"
-    model_file: str | None = None
-    serialized_file: str | None = None
-    write_weights: Callable[[Path], None] | None = None
-    extra_files: dict[str, str] = field(default_factory=dict)
-    write_extra: dict[str, Callable[[Path], None]] = field(default_factory=dict)
-    config: str | None = None
-    form: Literal[".mar", ".tar.gz", ""] = ".mar"  # "" is a directory
-
-    @property
-    def is_built_in(self) -> bool:
-        return not self.handler.partition(":")[0].endswith(".py") and ":" not in self.handler
 
 
 def write_mlp_weights(path: Path) -> None:
@@ -403,6 +385,7 @@ SOURCES: dict[str, Source] = {
     "load_no_initialize": Source("load_no_initialize.py"),
     "load_import_error": Source("load_import_error.py"),
     "load_no_weights": Source("base_handler"),
+    **PUBLIC,
 }
 
 
@@ -475,11 +458,14 @@ def _build(name: str, store: Path, reference: Path | None) -> Path:
 
 def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     """Path on disk of every file of the archive, by its role or its own name."""
+    homes = [HANDLERS]
+    if source.wheel:
+        homes.insert(0, unpacked_wheel(source.wheel, scratch / "wheel"))
     files = {}
     if not source.is_built_in:
-        files["handler"] = HANDLERS / f"{_handler_module(source)}.py"
+        files["handler"] = _first(homes, f"{_handler_module(source)}.py")
     if source.model_file:
-        files["model_file"] = HANDLERS / source.model_file
+        files["model_file"] = _first(homes, source.model_file)
     if source.serialized_file and source.write_weights:
         files["serialized_file"] = scratch / source.serialized_file
         source.write_weights(files["serialized_file"])
@@ -489,10 +475,20 @@ def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     for name, write in source.write_extra.items():
         files[f"extra:{name}"] = scratch / name
         write(files[f"extra:{name}"])
-    if source.config:
-        files["config"] = scratch / "model-config.yaml"
-        files["config"].write_text(source.config)
+    if source.extra_folder:
+        files["folder"] = HANDLERS / source.extra_folder
+    for role, name, text in (
+        ("requirements", "requirements.txt", source.requirements),
+        ("config", "model-config.yaml", source.config),
+    ):
+        if text:
+            files[role] = scratch / name
+            files[role].write_text(text)
     return files
+
+
+def _first(homes: Iterable[Path], name: str) -> Path:
+    return next(home / name for home in homes if (home / name).is_file())
 
 
 def _handler_module(source: Source) -> str:
@@ -503,9 +499,10 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
     model = {
         "modelName": source.model_name or name,
         "serializedFile": source.serialized_file,
-        "handler": source.handler,
-        "modelFile": source.model_file,
+        "handler": Path(source.handler).name,
+        "modelFile": source.model_file and Path(source.model_file).name,
         "modelVersion": source.version,
+        "requirementsFile": "requirements.txt" if source.requirements else None,
         "configFile": "model-config.yaml" if source.config else None,
     }
     manifest = {
@@ -516,9 +513,14 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
     }
     with TemporaryDirectory() as scratch:
         root = Path(scratch, source.model_name or name)
-        for path in files.values():
+        for role, path in files.items():
             root.mkdir(exist_ok=True)
-            shutil.copy(path, root / path.name)
+            if role == "folder":
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(path, root, ignore=ignored, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, root / path.name)
+        members = sorted(path for path in root.rglob("*") if path.is_file())
         (root / "MAR-INF").mkdir(parents=True)
         (root / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest, indent=2))
         match source.form:
@@ -531,8 +533,8 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
                             tar.add(path, Path(root.name, path.relative_to(root)))
             case ".mar":
                 with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for path in files.values():
-                        archive.write(path, path.name)
+                    for path in members:
+                        archive.write(path, path.relative_to(root))
                     # As text: the entry has no file's kind, and is for its owner only.
                     archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest, indent=2))
 
@@ -542,7 +544,7 @@ def _pack_with_reference(
 ) -> None:
     handler = source.handler
     if not source.is_built_in:
-        handler = str(HANDLERS / source.handler)
+        handler = str(files["handler"].with_name(Path(source.handler).name))
     command = [
         str(reference / "bin" / "torch-model-archiver"),
         *("--model-name", source.model_name or name),
@@ -554,9 +556,11 @@ def _pack_with_reference(
         command += ["--model-file", str(files["model_file"])]
     if source.serialized_file:
         command += ["--serialized-file", str(files["serialized_file"])]
-    if source.extra_files or source.write_extra:
-        extra = [str(path) for role, path in files.items() if role.startswith("extra:")]
+    extra = [str(path) for role, path in files.items() if role.startswith(("extra:", "folder"))]
+    if extra:
         command += ["--extra-files", ",".join(extra)]
+    if source.requirements:
+        command += ["--requirements-file", str(files["requirements"])]
     if source.config:
         command += ["--config-file", str(files["config"])]
     with TemporaryDirectory() as export:

@@ -93,6 +93,7 @@ class Scenario:
     elsewhere: tuple[str, ...] = ()  # archives in `<home>/elsewhere`, which `<files>` serves
     needs_torch: bool = False
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
+    needs_packages: bool = False  # from PyPI: its archives' handlers, or what those ask for
 
     @property
     def asked(self) -> list[Case]:

@@ -421,7 +421,7 @@ GROUPS = (
                 "sandboxed-handlers",
                 "A handler may read every file of the server's user, and end its processes",
                 "It reaches no key, no other model's directory and no other process:"
-                " [confidential.md](confidential.md); `sandbox=off` is as before",
+                " [sandbox.md](sandbox.md); `sandbox=off` is as before",
                 "One model's code, or a flaw in it, is no danger to others",
                 tests=(
                     "tests/system/test_sandbox.py::"

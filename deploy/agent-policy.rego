@@ -40,7 +40,7 @@ default UpdateInterfaceRequest := false
 
 default UpdateRoutesRequest := false
 
-# Never: a shell, the container's output (the agent then hands out empty lines), another policy, and
+# Never: a shell, the container's output (the agent then hands out nothing), another policy, and
 # whatever else a running pod can do without. A request that is not named here is refused as well.
 default AddARPNeighborsRequest := false
 
@@ -149,6 +149,10 @@ is_plain if {
 	object.get(input.OCI, "Hooks", null) == null
 	linux := input.OCI.Linux
 	count(object.get(linux, "Devices", [])) == 0
+	count(object.get(object.get(linux, "Resources", {}), "Devices", [])) == 0
+	every namespace in object.get(linux, "Namespaces", []) {
+		is_namespace(namespace)
+	}
 	count(object.get(linux, "UIDMappings", [])) == 0
 	count(object.get(linux, "GIDMappings", [])) == 0
 	object.get(linux, "Seccomp", null) == null
@@ -157,6 +161,14 @@ is_plain if {
 		name in {"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"}
 	}
 }
+
+# New ones, not those of another process of the guest; the network is the pod's.
+is_namespace(namespace) if {
+	namespace.Path == ""
+	namespace.Type in {"cgroup", "ipc", "mount", "pid", "uts"}
+}
+
+is_namespace(namespace) if namespace.Type == "network"
 
 is_process(process, wanted) if {
 	process.Args == wanted.Args

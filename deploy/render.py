@@ -184,7 +184,8 @@ def _mount_and_storage(mount: Manifest, volume: Manifest) -> tuple[Manifest, Man
     elif "persistentVolumeClaim" in volume and mount.get("readOnly"):
         # The name is the device's, in base64.
         source = "^/run/kata-containers/sandbox/storage/[A-Za-z0-9+=_-]+$"
-        storage = {"drivers": ["blk", "scsi"], "fstype": "ext4", "options": "^ro$"}
+        options = "^(ro|r?bind|r?private|nosuid|nodev|noexec|noatime|relatime|noload)$"
+        storage = {"drivers": ["blk", "scsi"], "fstype": "ext4", "options": options}
     else:
         raise RenderError(
             f"volume {volume['name']}: expected memory, or a claim that is mounted read-only: "

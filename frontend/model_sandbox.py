@@ -15,7 +15,7 @@ from pathlib import Path
 from torchkeep.frontend.handler_log import HandlerLog
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.worker_connection import LoadRefused
-from torchkeep.frontend.worker_output import OutputPipes
+from torchkeep.frontend.worker_output import OutputPipes, as_one_line
 from torchkeep.frontend.worker_users import WorkerUsers, closed_to_others
 from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.unpack_area import UnpackDir
@@ -59,8 +59,8 @@ class ModelSandbox:
         return self.handler_log == "console"
 
     def words(self, text: str) -> str:
-        """A text that a process of the model wrote, or what stands for it."""
-        return text if self.tells_errors else UNTOLD
+        """A text that a process of the model wrote, as one line, or what stands for it."""
+        return as_one_line(text) if self.tells_errors else UNTOLD
 
     def pipes(self, name: str, on_metric: Callable[[Metric], None] | None = None) -> OutputPipes:
         """Where a process of this model writes; `name` is what its lines begin with."""

@@ -28,6 +28,11 @@ _LEFT_LINES = 200
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
+def as_one_line(text: str) -> str:
+    """What a worker says of itself, fit for a line of the log."""
+    return _CONTROL.sub("?", text[:_MAX_LINE_BYTES])
+
+
 class WorkerOutput:
     """Reads one pipe of a worker until it ends, at a pace; an over-long line becomes several."""
 

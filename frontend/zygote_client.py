@@ -18,6 +18,7 @@ from torchkeep.frontend.stage_client import StageClient, ZygoteError
 from torchkeep.runtime.processes import become_subreaper, child_pids
 
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
+INHERITED_LOOK_S = 5.0
 
 _BACKEND = ("-P", "-m", "torchkeep.backend")
 
@@ -44,12 +45,15 @@ class ZygoteClient:
         self._children: set[int] = set()  # pids that must not be handed out again
         self._not_ours: set[int] = set()  # children of this process that are none of the zygote's
         self._forks_under_way = 0
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> "ZygoteClient":
         become_subreaper()
         self._not_ours.update(child_pids())
         self._scratch = ScratchDir("torchkeep-zygote-")
         await self._plain()
+        if os.getpid() == 1:
+            self._reap_inherited()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -58,6 +62,8 @@ class ZygoteClient:
         for stage in self._stages.values():
             await stage.wait_ended()
         self._end_strays()
+        if self._next_look is not None:
+            self._next_look.cancel()
         self._scratch.remove()
 
     async def needs_of(self, handler: str, model_dir: str, optimizes_with_ipex: bool) -> Needs:
@@ -164,10 +170,11 @@ class ZygoteClient:
     def _adopt(self, stage: str, reply: Mapping[str, Any]) -> ChildProcess:
         """The new child that a stage names. Raises ZygoteError if it is none.
 
-        A model stage runs a handler's code, and could name a process that is not its own.
+        A model stage runs a handler's code, and could name a process that is not its own. As
+        whoever is adopted is killed in the end, none of the server's own may be.
         """
         pid = reply.get("pid")
-        if type(pid) is not int or pid <= 0 or pid in self._children:
+        if type(pid) is not int or pid <= 0 or pid in self._children | self._not_ours:
             raise ZygoteError(f"the {stage} stage named no new process")
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -207,6 +214,15 @@ class ZygoteClient:
                     os.waitpid(pid, os.WNOHANG)
         if strays:
             asyncio.get_running_loop().call_later(ORPHAN_LOOK_S, self._end_strays)
+
+    def _reap_inherited(self) -> None:
+        """The first process of a container inherits what commands run beside it leave behind."""
+        if not self._forks_under_way:
+            for pid in set(child_pids()) - self._children - self._not_ours:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(INHERITED_LOOK_S, self._reap_inherited)
 
     async def _stage(self, name: str) -> StageClient:
         if name == "plain":

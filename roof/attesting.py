@@ -17,10 +17,10 @@ from torchkeep.runtime.logs import start_step
 
 
 def check(config: Config) -> None:
-    if config.evidence is not None and config.insecure_simulated_tee:
+    if config.evidence == "tsm" and config.insecure_simulated_tee:
         raise ConfigError(
-            f"evidence={config.evidence} and insecure_simulated_tee=true: either is possible, both "
-            "are not"
+            "evidence=tsm and insecure_simulated_tee=true: either is possible, both are not; of an "
+            "agent, quotes may be simulated"
         )
     if not config.attested_tls:
         return

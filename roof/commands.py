@@ -15,6 +15,7 @@ from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
 from torchkeep.runtime.compute import plan_compute
 from torchkeep.runtime.config import load_config
 from torchkeep.runtime.doctor import examine
+from torchkeep.runtime.health import ask_ping
 from torchkeep.runtime.kernel import kernel_layers
 
 _TS_PATH = "print the folder of the package `ts`, for tests of handlers and for editors"
@@ -35,7 +36,7 @@ def torchkeep(argv: list[str] | None = None) -> None:
     if arguments and arguments[0] == "ts-path":
         sys.exit(_ts_path(arguments[1:]))
     others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS, "ts-path": _TS_PATH}
-    sys.exit(start_stop.torchkeep(arguments, serve, doctor, others))
+    sys.exit(start_stop.torchkeep(arguments, serve, {"doctor": doctor, "health": health}, others))
 
 
 def _ts_path(arguments: list[str]) -> int:
@@ -74,3 +75,15 @@ def doctor(flags: Flags) -> int:
     ):
         sys.stdout.write(f"{line}\n")
     return 0
+
+
+def health(flags: Flags) -> int:
+    """Ask the server that runs here how it is, as the health check of a container does."""
+    started_with = start_stop.running_server_flags()
+    if started_with is None:
+        sys.stdout.write("Unhealthy: no server of this TEMP directory runs\n")
+        return 1
+    config = load_config(started_with, os.environ, Path.cwd())
+    is_healthy, said = ask_ping(config.inference_address)
+    sys.stdout.write(f"{said}\n")
+    return 0 if is_healthy else 1

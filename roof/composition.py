@@ -66,18 +66,14 @@ async def compose(plan: Plan) -> AsyncIterator[Server]:
         installer = Installer(
             zygote, plan.environ, config.install_py_dep_per_model, ground.interpreters
         )
-        evidence = SimulatedEvidence() if config.insecure_simulated_tee else source
+        evidence = source
+        if source is None and config.insecure_simulated_tee:
+            evidence = SimulatedEvidence()
         events = ModelEvents(evidence) if isinstance(evidence, AgentEvidence) else None
         defaults = model_defaults(config, plan.compute, ground.gpus.count)
         registry = ModelRegistry(store, ground, defaults, installer, events)
         stack.push_async_callback(registry.close)
-        snapshots = Snapshots(
-            config.snapshots,
-            config.given,
-            config.source,
-            registry,
-            hides_errors=config.is_confidential,
-        )
+        snapshots = Snapshots(config.snapshots, config.given, config.source, registry)
         key, hpke_key = AttestedKey(), HpkeKey()
         attestor = attesting.attestor(plan, evidence, key, hpke_key, registry)
         opener = RequestOpener(SealedRequests(hpke_key), key) if attestor else None

@@ -26,12 +26,16 @@ def read_configuration(
     except ConfigError:
         early = Config()  # raised again below, unless that file does not count
     plugins = load_plugins(early.plugins_path, cwd, is_confidential=early.is_confidential)
-    keeps_snapshots = not flags.no_config_snapshots
+    # Whoever can write a snapshot could switch off at the next start what makes it confidential.
+    keeps_snapshots = not (flags.no_config_snapshots or early.is_confidential)
+    flags = replace(flags, no_config_snapshots=not keeps_snapshots)
     config = load_config(flags, environ, cwd, plugins.open_store() if keeps_snapshots else None)
     if (config.plugins_path, config.is_confidential) != (early.plugins_path, early.is_confidential):
         plugins = load_plugins(config.plugins_path, cwd, is_confidential=config.is_confidential)
         if keeps_snapshots:
             config = replace(config, snapshots=plugins.open_store() or config.snapshots)
+    if config.is_confidential:
+        config = replace(config, snapshots=None)
     shares_port = config.inference_address == config.management_address
     check_endpoints(plugins.endpoints, share_port=shares_port)
     config.warnings.extend(plugins.warnings)

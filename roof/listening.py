@@ -8,7 +8,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from torchkeep.frontend.api_keys import KEY_FILE, ApiKeys
+from torchkeep.frontend.api_keys import ApiKeys
 from torchkeep.frontend.app import (
     ApiSettings,
     inference_app,
@@ -28,6 +28,7 @@ from torchkeep.roof.plan import Plan
 from torchkeep.runtime.address import Address
 from torchkeep.runtime.config import Config
 from torchkeep.runtime.errors import ConfigError
+from torchkeep.runtime.key_file import key_file
 from torchkeep.runtime.logs import start_step
 from torchkeep.runtime.plugins import Port
 
@@ -36,7 +37,7 @@ def api_keys(config: Config, stack: AsyncExitStack) -> ApiKeys | None:
     """TorchServe: every start makes new keys, and leaves them in its working directory."""
     if config.disable_token_authorization:
         return None
-    keys = ApiKeys(Path.cwd() / KEY_FILE, config.token_expiration_min)
+    keys = ApiKeys(key_file(Path.cwd()), config.token_expiration_min)
     stack.callback(keys.close)
     try:
         keys.open()

@@ -94,7 +94,7 @@ class _Keys:
 
 
 def _key_source(config: Config, evidence: Evidence | None) -> DeliversKeys | None:
-    if config.insecure_simulated_tee:
+    if evidence is None and config.insecure_simulated_tee:
         # A broker knows the sample TEE of its own project, and not the TEE that we simulate.
         evidence = SampleEvidence()
     return key_source(config.key_source, config.kbs_certificate, evidence)

@@ -29,7 +29,7 @@ from torchkeep.runtime.config_dump import config_dump
 from torchkeep.runtime.log_setup import choose_outlet
 from torchkeep.runtime.logs import AccessLog, configure_logging, start_step
 from torchkeep.runtime.plugin_loading import Plugins
-from torchkeep.runtime.processes import keep_memory_private
+from torchkeep.runtime.processes import STOP_SIGNALS, keep_memory_private
 
 log = logging.getLogger("torchkeep.runtime")
 
@@ -81,8 +81,9 @@ def _plan(
 async def _serve(plan: Plan) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see runtime/container.py
     status = 0
     async with compose(plan) as server:
         try:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from torchkeep.frontend.api_keys import KEY_FILE
 from torchkeep.frontend.gpus import Gpus
 from torchkeep.frontend.model_spec import ModelDefaults
 from torchkeep.frontend.parallel import DistributionPorts
@@ -21,6 +20,7 @@ from torchkeep.modelstore.unpack_area import UnpackArea
 from torchkeep.roof.plan import Plan
 from torchkeep.runtime.compute import Compute
 from torchkeep.runtime.config import Config
+from torchkeep.runtime.key_file import key_file
 
 
 def worker_ground(plan: Plan, zygote: ZygoteClient, store: ModelStore) -> WorkerGround:
@@ -80,7 +80,7 @@ def configured_sandbox(config: Config) -> SandboxPolicy:
     """How confined every model is, and what all of them must not see."""
     keys = [path for path in (config.private_key_file, config.keystore) if path is not None]
     if not config.disable_token_authorization:
-        keys.append(Path.cwd() / KEY_FILE)
+        keys.append(key_file(Path.cwd()))
     kind, _, where = (config.key_source or "").partition(":")
     if kind == "file":
         keys.append(Path(where))

@@ -17,7 +17,8 @@ roof/        the top of the frontend process, and the only folder that knows the
           |                             |
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
-A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code;
+A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code, and
+`runtime/container.py` what comes before it in the image that Dockerfile.tdx makes;
 `runtime/config.py` is the one table of keys, whose file `runtime/properties.py` reads. Then
 `roof/serving.py` settles a `roof/plan.py`, and `roof/composition.py` builds the server from it.
 

@@ -1,6 +1,7 @@
 """The import rules of the map in `runtime/__init__.py`: a folder is a process."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,6 @@ LIBRARIES = {
     "frontend": {
         "httptools",
         "msgpack",
-        "prometheus_client",
         "python_multipart",
         "starlette",
         "uvicorn",
@@ -47,6 +47,9 @@ LIBRARIES = {
     "client": {"cbor2", "cryptography", "dcap_qvl", "httpx", "yaml"},
     "roof": {"cryptography", "starlette", "uvloop"},
 }
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}  # of libraries that are called otherwise
 
 
 def modules_of(folder: str) -> Iterator[Path]:
@@ -138,6 +141,7 @@ def test_the_archivers_import_the_modelstore_and_nothing_else(package: str) -> N
         ("client", "from torchkeep.modelstore.keys import key_bytes"),
         ("frontend", "from torchkeep.client import Client"),
         ("runtime", "import httpx"),
+        ("client", "from standins.key_services import Broker"),
         ("runtime", "from torchkeep.roof.plan import Plan"),
         ("roof", "from torchkeep.backend import worker"),
     ],
@@ -172,6 +176,17 @@ def test_wheel_holds_every_package_of_the_tree() -> None:
         if TS_COMPAT not in path.parents
     ]
     assert sorted(packages) == sorted(".".join(("torchkeep", *package.parts)) for package in found)
+
+
+@pytest.mark.parametrize("folder", LIBRARIES)
+def test_whoever_installs_the_package_gets_the_libraries_that_a_folder_imports(folder: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"]]
+    for name in ("torch", "ipex", "client", "s3"):
+        required += extras[name]
+    known = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in required}
+    assert {DISTRIBUTIONS.get(one, one) for one in LIBRARIES[folder] - {"ts"}} <= known
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

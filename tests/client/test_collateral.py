@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from attested import NONCE, AttestedServer, policy_for, spki
+from serving import serving
 
 from torchkeep.client.collateral import (
     KEPT_S,
@@ -49,14 +49,8 @@ class Pccs:
     def listening(self) -> Iterator["Pccs"]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
+        with serving(server):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def answer(self, path: str) -> tuple[bytes, str, str]:
         """Body, and the header that has the chain of who signed it."""

@@ -1,6 +1,6 @@
 """The servers of these pods, with the configurations that they get, asked as a kubelet asks.
 
-The guest components and the TEE are stand-ins: tests/support/key_services.py.
+The guest components and the TEE are stand-ins: demo/standins/key_services.py.
 """
 
 import base64

@@ -5,7 +5,6 @@ As TorchServe has it, and without workers.
 
 import asyncio
 import io
-import itertools
 import json
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ground import worker_ground
 from key_services import Agent
 
 from torchkeep.frontend.dependencies import Dependencies, Installer
@@ -23,15 +23,11 @@ from torchkeep.frontend.errors import (
     ModelNotFound,
     ModelVersionNotFound,
 )
-from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_events import ModelEvents
 from torchkeep.frontend.model_spec import ModelDefaults, ModelSpec, Registration
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.served_model import WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.store import ModelStore
-from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.evidence import AgentEvidence
 from torchkeep.runtime.fetch import parse_service
 from torchkeep.runtime.snapshot import SavedModel
@@ -68,16 +64,7 @@ def make(tmp_path: Path) -> Make:
     root.mkdir()
 
     def make_registry(**defaults: Any) -> ModelRegistry:
-        ground = WorkerGround(
-            None,  # type: ignore[arg-type] - no worker is started
-            Metrics(),
-            itertools.count(9000),
-            dict,
-            True,
-            True,
-            1000,
-            ThreadPlan(usable_cores()),
-        )
+        ground = worker_ground()  # no worker is started
         installer = Installer(ground.zygote, {}, is_allowed=False)
         store = ModelStore(root, [], tmp_path)
         return ModelRegistry(store, ground, ModelDefaults(**defaults), installer)

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import serving
 
 from torchkeep.modelstore.archive import Limits
 from torchkeep.modelstore.directory_digest import directory_digest
@@ -257,11 +258,25 @@ def test_plain_names_need_no_permission(tmp_path: Path, root: Path) -> None:
     open_archive(ModelStore(root, ["https://good/.*"], tmp_path / "tmp"), "m.mar").close()
 
 
+def mar_with(name: str, kind: int = stat.S_IFREG) -> bytes:
+    """A good archive, and behind all else an entry of this name."""
+    buffer = io.BytesIO(mar())
+    with zipfile.ZipFile(buffer, "a") as archive_zip:
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = (kind | 0o600) << 16
+        archive_zip.writestr(entry, b"/etc/passwd")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "error_type", "text"),
     [
         (mar(handler="../h.py"), InvalidArchive, "handler leaves the model directory"),
-        (mar(runtime="x"), None, ""),
+        (mar(modelFile="/etc/passwd"), InvalidArchive, "modelFile leaves the model directory"),
+        (mar_with("../out"), InvalidArchive, "entry '../out' has a name with '..'"),
+        (mar_with("/out"), InvalidArchive, "entry '/out' has an absolute name"),
+        (mar_with("h.py/in"), InvalidArchive, "entry 'h.py/in' collides with an earlier one"),
+        (mar_with("l", stat.S_IFLNK), InvalidArchive, "entry 'l' is neither a file nor a dir"),
         (
             mar()[:200],
             UnreadableArchive,
@@ -270,12 +285,9 @@ def test_plain_names_need_no_permission(tmp_path: Path, root: Path) -> None:
     ],
 )
 def test_a_bad_archive_leaves_nothing_behind(
-    store: ModelStore, root: Path, content: bytes, error_type: type | None, text: str
+    store: ModelStore, root: Path, content: bytes, error_type: type, text: str
 ) -> None:
     (root / "bad.mar").write_bytes(content)
-    if error_type is None:
-        open_archive(store, "bad.mar").close()
-        return
     error = failure(store, "bad.mar")
     assert type(error) is error_type
     assert text in str(error)
@@ -459,13 +471,9 @@ class _Server(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     server.received, server.proceed = threading.Event(), threading.Event()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.proceed.set()  # type: ignore[attr-defined]
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
+        server.proceed.set()  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -110,6 +110,28 @@ def test_a_snapshot_that_makes_the_server_confidential_is_asked_first(
         configured(tmp_path, plugins_path="plugins")
 
 
+@pytest.mark.parametrize("setting", ["sandbox=strict", "key_source=cdh:http://127.0.0.1:8006"])
+def test_a_confidential_server_keeps_no_snapshot_and_restores_none(
+    setting: str, tmp_path: Path
+) -> None:
+    """Whoever can write one could switch the sandbox off at the next start."""
+    snapshots = tmp_path / "logs" / "config"
+    snapshots.mkdir(parents=True)
+    (snapshots / "1-startup.cfg").write_text("sandbox=off\n")
+    (tmp_path / "config.properties").write_text(f"{setting}\n")
+    config, _ = configured(tmp_path)
+    assert (str(config.source), config.snapshots) == ("config.properties", None)
+    assert config.is_confidential
+
+    (tmp_path / "config.properties").write_text("job_queue_size=1\n")
+    config, _ = configured(tmp_path)
+    assert (str(config.source), config.sandbox) == ("logs/config/1-startup.cfg", "off")
+    # One that makes the server confidential is the last.
+    (snapshots / "2-startup.cfg").write_text(f"{setting}\n")
+    config, _ = configured(tmp_path)
+    assert (str(config.source), config.snapshots) == ("logs/config/2-startup.cfg", None)
+
+
 def test_endpoints_that_cannot_be_together_stop_the_start(tmp_path: Path, plugin: Path) -> None:
     plugin.with_name("another.py").write_text(STORE.replace("(SnapshotStore)", ""))
     with pytest.raises(ConfigError, match=r"store.py, line 11: GET /hello is answered already"):

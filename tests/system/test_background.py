@@ -83,6 +83,7 @@ def test_a_server_in_the_background_from_start_to_stop(
         assert shell.type("--version") == 0
         assert "TorchServe Version is 0.12.0\n" in shell.output.read_text()
         assert server.is_running()
+        assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
 
         assert shell.type("--stop", "--foreground") == 0
         poll(lambda: not server.is_running(), "the end of the server")

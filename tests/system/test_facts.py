@@ -21,8 +21,10 @@ from conformance.asker import take_all
 from conformance.case import Scenario
 from conformance.compare import differences, unwanted
 from conformance.files import serving
+from conformance.packages import why_no_packages
 from conformance.scenarios import SCENARIOS
 
+INSTALL_LIMIT_S = 1800  # of what archives list
 # An echo, TorchScript with labels, eager with a state dict, a class derived from BaseHandler,
 # and handlers that fail in every way.
 OF_THE_REAL_ARCHIVER = (
@@ -64,6 +66,8 @@ def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.is_long:
         marks.append(pytest.mark.long)
+    if scenario.needs_packages:
+        marks.append(pytest.mark.timeout(INSTALL_LIMIT_S))
     return pytest.param(scenario, id=scenario.name.replace(" ", "-"), marks=marks)
 
 
@@ -71,6 +75,8 @@ def as_parameter(scenario: Scenario) -> Any:
 def test_answers_are_those_of_torchserve(
     scenario: Scenario, server_factory: Callable[..., Any], tmp_path: Path, files: str
 ) -> None:
+    if scenario.needs_packages and (reason := why_no_packages()):
+        pytest.skip(reason)
     found = unlike_the_facts(scenario, server_factory, tmp_path, files)
     assert not found, "\n" + "\n".join(found)
 

@@ -1,6 +1,7 @@
 """TorchServe's Python interface to the archiver: what it packs, and what it raises."""
 
 import inspect
+import json
 import sys
 import zipfile
 from argparse import Namespace
@@ -11,7 +12,8 @@ import pytest
 
 from model_archiver import ModelArchiver, ModelArchiverConfig, ModelArchiverError
 from model_archiver.model_archiver_error import ModelArchiverError as SameError
-from model_archiver.model_packaging import generate_model_archive
+from model_archiver.model_packaging import generate_model_archive, package_model
+from model_archiver.model_packaging_utils import ModelExportUtils
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,51 @@ def test_without_a_config_the_command_line_counts(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["torch-model-archiver", *flags])
     generate_model_archive()
     assert Path("n.tar.gz").exists()
+
+
+def manifest_in(archive_path: str) -> Any:
+    with zipfile.ZipFile(archive_path) as archive:
+        return json.loads(archive.read("MAR-INF/MANIFEST.json"))
+
+
+def test_a_script_may_write_the_manifest_itself() -> None:
+    parts = config(serialized_file="w.pt", model_file="a.txt")
+    manifest = json.loads(ModelExportUtils.generate_manifest_json(parts))
+    assert manifest["runtime"] == "python"
+    assert manifest["model"] == {
+        "modelName": "m",
+        "serializedFile": "w.pt",
+        "handler": "h.py",
+        "modelFile": "a.txt",
+        "modelVersion": "1.0",
+    }
+    manifest["description"] = "its own"
+    package_model(parts, json.dumps(manifest))
+    assert manifest_in("m.mar") == manifest
+
+
+def test_a_script_written_for_an_earlier_archiver_packs() -> None:
+    """As mmpretrain2torchserve.py of mmpretrain 1.2.0 does: it knows no config_file.
+
+    TorchServe 0.12 stops there with an AttributeError.
+    """
+    flags = Namespace(
+        model_file="a.txt",
+        serialized_file="w.pt",
+        handler=str(Path.cwd() / "h.py"),
+        model_name="m",
+        version="1.0",
+        export_path=".",
+        force=False,
+        requirements_file=None,
+        extra_files=None,
+        runtime="python",
+        archive_format="default",
+    )
+    package_model(flags, ModelExportUtils.generate_manifest_json(flags))
+    assert manifest_in("m.mar")["model"]["handler"] == "h.py"
+    with pytest.raises(ModelArchiverError, match=r"m\.mar already exists"):
+        package_model(flags, "{}")
 
 
 @pytest.mark.parametrize(
