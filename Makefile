@@ -4,11 +4,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test test-long bench conformance conformance-docs lint format lock clean
+.PHONY: help setup serve demo-confidential test test-long bench conformance conformance-docs lint format lock clean
 
 PYTHON ?= python3
 ENGINE ?=
-# First of three ports for `make serve`; empty is TorchServe's 8080-8082.
+# First port of the demos; empty is TorchServe's 8080. `make serve` takes three, the other one four.
 PORTS_FROM ?=
 # For `make conformance` and `make bench`: an environment with TorchServe (empty: one is made
 # under build/). For conformance: scenarios that have this in their names. For bench: a directory
@@ -22,6 +22,7 @@ TORCH_FREE := build/torch-free
 
 help:
 	@echo 'make serve      train a digit classifier, serve it, ask it, stay up'
+	@echo 'make demo-confidential  seal, attest, verify, predict sealed, tamper: all simulated'
 	@echo 'make test       lint, types, tests, coverage (under 10 minutes)'
 	@echo 'make test-long  what takes longer, and the tests that need no torch without torch'
 	@echo 'make bench      compare with the real TorchServe (bench/README.md; about 15 minutes)'
@@ -35,6 +36,10 @@ setup:
 
 serve: setup
 	@exec $(BIN)/python demo/serve_digits.py $(if $(PORTS_FROM),--ports-from $(PORTS_FROM))
+
+demo-confidential: setup
+	@exec $(BIN)/python demo/confidential_walkthrough.py \
+		$(if $(PORTS_FROM),--ports-from $(PORTS_FROM))
 
 lint: setup
 	$(BIN)/ruff check .
@@ -100,6 +105,10 @@ lock:
 	$(COMPILE) --extra client --extra dev -o requirements/base.txt
 	$(COMPILE) --extra client --extra dev --extra demo --extra ipex -o requirements/ipex.txt
 	$(COMPILE) --extra client --extra dev --extra demo --extra torch -o requirements/torch.txt
+	@# For Dockerfile.tdx, which takes its torch from elsewhere: not the one with CUDA, nor CUDA.
+	$(COMPILE) --extra torch --constraint requirements/torch.txt --output-file /dev/stdout \
+		| awk '/^[a-z]/ {keep = !/^(torch|torchvision|triton|nvidia-.*|cuda-.*)==/} keep' \
+		> requirements/image.txt
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

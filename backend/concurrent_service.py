@@ -4,12 +4,11 @@ import asyncio
 import copy
 import inspect
 import time
-import traceback
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from torchkeep.backend.failures import PREDICTION_FAILED
+from torchkeep.backend.failures import PREDICTION_FAILED, print_traceback
 from torchkeep.backend.handler_output import ProtocolViolation
 from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.backend.service import Service
@@ -44,9 +43,9 @@ class ConcurrentService(Service):
                 output = await output
             elapsed_ms = (time.perf_counter() - started) * 1000
             bodies = self._bodies(output, len(requests))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if not _is_cancelled():  # it was something that the handler awaited
-                traceback.print_exc()
+                print_traceback(error)
             return self.unanswered(requests)
         except Exception as error:
             return self._failed(requests, error)

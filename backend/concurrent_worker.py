@@ -12,6 +12,7 @@ from functools import partial
 from typing import cast
 
 from torchkeep.backend.concurrent_service import ConcurrentService
+from torchkeep.backend.sending import FORKED
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import Body, Cancel, Message, Predict, Predictions, RequestInput
 from torchkeep.runtime.wire import Wire
@@ -38,7 +39,11 @@ class ConcurrentWorker(asyncio.BufferedProtocol):
     def send(self, message: Message) -> None:
         """From any thread of this process."""
         with self._lock:
-            self._sealed += self._wire.seal(message)
+            try:
+                self._sealed += self._wire.seal(message)
+            except WireError:
+                # It ends the loop, too, of which both processes would have a part.
+                raise SystemExit(FORKED) from None
             if self._is_flushing:
                 return
             self._is_flushing = True

@@ -8,7 +8,7 @@
                of the system calls that `backend/seccomp.py` lists.
 
 Applied to a worker, or to a model stage, before the model's first line. It cannot be undone,
-and every process that the model starts inherits it. docs/confidential.md has the whole table.
+and every process that the model starts inherits it. docs/sandbox.md has the whole table.
 """
 
 import ctypes
@@ -132,7 +132,7 @@ def _ruleset(
     if not sandbox.hidden:
         return Ruleset(abi, None)
     ours = _without_hidden(map(Allowed, _interpreter_paths()), sandbox)
-    own = [Allowed(Path(path), landlock.ALL) for path in (model_dir, sandbox.scratch)]
+    own = [*_of_model(model_dir, landlock.ALL), Allowed(Path(sandbox.scratch), landlock.ALL)]
     rest = everything_but(map(Path, sandbox.hidden))
     return Ruleset(abi, [*ours, *own, *(Allowed(path, landlock.ALL) for path in rest)])
 
@@ -159,12 +159,24 @@ def _without_hidden(allowed: Iterable[Allowed], sandbox: Sandbox) -> Iterator[Al
 def _strictly_allowed(sandbox: Sandbox, model_dir: Path) -> Iterator[Allowed]:
     yield from (Allowed(Path(path), landlock.ALL) for path in _DEVICES)
     # An archive that came unpacked is not the server's copy, so nobody writes to it.
-    yield Allowed(model_dir, landlock.READ if model_dir.is_symlink() else landlock.ALL)
+    yield from _of_model(model_dir, landlock.READ)
     yield Allowed(Path(sandbox.scratch), landlock.ALL)
     # A rule holds for an inode, and /proc makes a new one for whom nobody remembers: so this
     # descriptor stays open. Its own directory tells a process nothing that it does not know.
     own = os.open("/proc/self", os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
     yield Allowed(Path(f"/proc/self/fd/{own}"), landlock.ALL)
+
+
+def _of_model(model_dir: Path, rights_in_place: int) -> Iterator[Allowed]:
+    """Its directory; where that is a link to one that is served in place, what lies beside it too.
+
+    That is where the packages are which were installed for the model.
+    """
+    if model_dir.is_symlink():
+        yield Allowed(model_dir, rights_in_place)
+        yield Allowed(model_dir.parent, landlock.READ)
+    else:
+        yield Allowed(model_dir, landlock.ALL)
 
 
 def _interpreter_paths() -> set[Path]:

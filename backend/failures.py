@@ -2,6 +2,7 @@
 
 import logging
 import traceback
+from contextlib import suppress
 
 from torchkeep.backend.handler_output import UnusableOutput, checked_status, checked_text
 
@@ -16,23 +17,30 @@ def failure(error: Exception, tells_errors: bool) -> tuple[int, str]:
 
     match error:
         case UnusableOutput():
-            log.warning("%s", error)
+            with suppress(Exception):  # stderr, as below
+                log.warning("%s", error)
             return 503, str(error)
         case PredictionException():
-            traceback.print_exception(error)
+            print_traceback(error)
             status = checked_status(error.error_code)
             # A message that is no text ends TorchServe's worker; here it is written out.
             message = checked_text(str(error.message)) if tells_errors else PREDICTION_FAILED
             # TorchServe: 413 would end the connection like an oversized request.
             return 507 if status == 413 else status, message
         case MemoryError():
-            traceback.print_exception(error)
+            print_traceback(error)
             return 507, "Out of resources"
         case _:
-            traceback.print_exception(error)
+            print_traceback(error)
             if mentions_cuda(error):
                 return 507, "Out of resources"
             return 503, PREDICTION_FAILED
+
+
+def print_traceback(error: BaseException) -> None:
+    """To stderr, if the handler has left us one that takes it."""
+    with suppress(Exception):
+        traceback.print_exception(error)
 
 
 def mentions_cuda(error: Exception) -> bool:

@@ -108,15 +108,17 @@ def to_metric(emission: "Emission") -> Metric | None:
 
 
 def _encode(element: Any) -> bytes | bytearray:
-    # A tensor cannot exist before torch is imported, so a plain worker need not import it.
+    # A tensor cannot exist before torch is imported, so a plain worker need not import it. An
+    # archive may hold a torch.py of its own, which has none.
     torch: Any = sys.modules.get("torch")
+    tensor = getattr(torch, "Tensor", None)
     try:
         match element:
             case bytes() | bytearray():
                 return element
             case str():
                 return element.encode("utf-8")
-            case _ if torch is not None and isinstance(element, torch.Tensor):
+            case _ if tensor is not None and isinstance(element, tensor):
                 is_view = element.layout is torch.strided and (
                     element.untyped_storage().nbytes() > element.nbytes
                 )

@@ -59,12 +59,15 @@ def run_to_exit(child: Callable[[], object]) -> NoReturn:
     except SystemExit as error:
         status = _exit_status(error)
     except BaseException:
-        # TorchServe: the line that its users' tools look for in the log.
-        sys.stdout.write("Backend worker process died.\n")
-        sys.excepthook(*sys.exc_info())
+        # What a handler has made of these streams does not keep this process from its end.
+        with contextlib.suppress(Exception):
+            # TorchServe: the line that its users' tools look for in the log.
+            sys.stdout.write("Backend worker process died.\n")
+        with contextlib.suppress(Exception):
+            sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(status)
 
@@ -74,7 +77,8 @@ def _exit_status(error: SystemExit) -> int:
         return 0
     if isinstance(error.code, int):
         return error.code & 0xFF
-    sys.stderr.write(f"{error.code}\n")
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"{error.code}\n")
     return 1
 
 
@@ -178,8 +182,9 @@ def set_threads(count: int) -> None:
 
 def compute_threads() -> int:
     """The threads that torch computes with now; 0 in a process that has not imported it."""
-    torch = sys.modules.get("torch")
-    return 0 if torch is None else int(torch.get_num_threads())
+    # An archive may hold a torch.py of its own.
+    count = getattr(sys.modules.get("torch"), "get_num_threads", lambda: 0)
+    return int(count())
 
 
 def thread_count() -> int:

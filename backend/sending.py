@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from torchkeep.runtime.messages import Body
 
 MAX_BUFFERS = 64  # of one system call
+FORKED = "A fork of the worker came back from the handler: it ends, as only the worker answers."
 
 
 def send_all(connection: socket.socket, sealed: Iterable[Body]) -> None:

@@ -13,13 +13,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from torchkeep.backend.failures import failure, mentions_cuda
-from torchkeep.backend.handler import EntryPoint, expose_handler_paths, load_entry_point
+from torchkeep.backend.failures import failure, mentions_cuda, print_traceback
+from torchkeep.backend.handler import (
+    EntryPoint,
+    expose_handler_paths,
+    expose_ts,
+    load_entry_point,
+)
 from torchkeep.backend.handler_output import encode_output, to_metric, to_prediction
 from torchkeep.backend.piece_sender import PieceSender
 from torchkeep.backend.warm_up import WarmUp, warm_up
@@ -81,6 +87,10 @@ class Service:
         emissions: list[Emission] = []
         try:
             os.chdir(model_dir)
+            expose_ts()
+            # All of `ts` that we call ourselves, before the model has a say in what it imports.
+            import ts.model_loader  # noqa: F401
+
             expose_handler_paths(model_dir, load.handler)
             context = _build_context(load, emissions)
             entry_point = load_entry_point(load.handler, load.envelope, context)
@@ -88,8 +98,9 @@ class Service:
             failure = _load_failed(error)
             if failure.status != 507:
                 # TorchServe: then its worker ends, with the line that its users' tools look for.
-                sys.stdout.write("Backend worker process died.\n")
-            traceback.print_exc()
+                with suppress(Exception):  # as in `print_traceback`
+                    sys.stdout.write("Backend worker process died.\n")
+            print_traceback(error)
             raise failure from error
         service = cls(
             context,
@@ -105,7 +116,7 @@ class Service:
             service._warm_up = warm_up(load, context, lambda request: service.predict([request]))
         except Exception as error:
             # The model was loaded, and answers as it did.
-            traceback.print_exception(error)
+            print_traceback(error)
             log.warning("the warm-up failed: %s", type(error).__name__)
         return service
 
@@ -170,7 +181,7 @@ class Service:
         try:
             self._entry_point(rows, self._context)
         except Exception as error:
-            traceback.print_exception(error)
+            print_traceback(error)
         finally:
             self._context.cl_socket.end()
             self._emissions.clear()

@@ -7,8 +7,11 @@ hostile, so its source is only parsed, and only so much of it.
 
 import ast
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from torchkeep.backend.module_search import module_names
 
 MAX_FILES = 200
 MAX_SOURCE_BYTES = 1 << 18  # of all files together: parsing takes some hundred times as much
@@ -68,6 +71,9 @@ def needs_of(handler: str, model_dir: Path, optimizes_with_ipex: bool) -> Needs:
         return Needs("ipex" if optimizes_with_ipex else "torch", can_share=True)
     scan = _ImportScan(roots)
     scan.follow(name)
+    if _replaces_installed(roots):
+        # A later stage has imported what this archive brings in another version.
+        return Needs("plain", can_share=False)
     if scan.reaches_ipex or (scan.reaches_base_handler and optimizes_with_ipex):
         stage = "ipex"
     else:
@@ -139,6 +145,16 @@ class _ImportScan:
             return file.read_bytes()
         except OSError:
             return b""
+
+
+def _replaces_installed(roots: list[Path]) -> bool:
+    """Whether the archive has a module in the place of an installed one, as a copy of numpy."""
+    installed = {name for path in sys.path for name in module_names(path)}
+    return any(
+        _module_files(root, [name])
+        for root in {*roots}
+        for name in module_names(str(root)) & installed - sys.stdlib_module_names
+    )
 
 
 def _module_files(root: Path, parts: list[str]) -> list[tuple[Path, list[str]]]:

@@ -8,13 +8,13 @@ Whatever goes wrong here is a warning: the model was loaded, and serves.
 import logging
 import mimetypes
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchkeep.backend.failures import print_traceback
 from torchkeep.runtime.messages import InputParameter, Load, Predictions, RequestInput
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _repeat(
         try:
             reply = predict(request)
         except Exception as error:
-            traceback.print_exception(error)
+            print_traceback(error)
             log.warning("the warm-up request failed: %s", type(error).__name__)
             return False
         if reply.status != 200:

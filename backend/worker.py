@@ -17,9 +17,10 @@ from torchkeep.backend import process
 from torchkeep.backend.concurrent_service import ConcurrentService
 from torchkeep.backend.concurrent_worker import ConcurrentWorker
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.handler_logging import set_up_logging
 from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.ranks import Ranks
-from torchkeep.backend.sending import send_all
+from torchkeep.backend.sending import FORKED, send_all
 from torchkeep.backend.service import LoadFailed, Service
 from torchkeep.backend.step_service import StepService
 from torchkeep.runtime.errors import WireError
@@ -67,6 +68,7 @@ class Worker:
         keep_memory_private()
         process.reseed()
         self._wire = Wire("worker", self._receive_secret(), self._worker_id)
+        os.register_at_fork(after_in_child=self._leave_to_parent)
         _say(
             f"[PID]{os.getpid()}",
             "Torch worker started.",
@@ -90,6 +92,14 @@ class Worker:
             if isinstance(self._service, ConcurrentService):
                 ConcurrentWorker(self._connection, self._wire, self._service).run()
                 return
+
+    def _leave_to_parent(self) -> None:
+        """In a fork that the handler made: the frontend is none of its business.
+
+        It may come back from the handler like the worker itself, and answer a second time.
+        """
+        self._connection.close()
+        self._wire.forget_keys()
 
     def _receive(self) -> int:
         """Fill the wire's buffer; the number of bytes that came, 0 at the end of the stream."""
@@ -154,6 +164,8 @@ class Worker:
             send_all(self._connection, self._wire.seal(message))
         except (BrokenPipeError, ConnectionResetError):
             raise SystemExit(0) from None  # the frontend no longer wants the answer
+        except WireError:
+            raise SystemExit(FORKED) from None
 
 
 def _say(*lines: str) -> None:
@@ -174,4 +186,5 @@ def load_service(load: Load) -> Service:
 def _enter(load: Load) -> None:
     os.environ.clear()
     os.environ.update(load.environment)
+    set_up_logging()
     confine(load.sandbox, load.model_dir, lists_interfaces=load.parallel.world_size > 1)

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
+from msgpack import Packer, unpackb  # by name: see runtime/messages.py
 
 from torchkeep.backend import process
 from torchkeep.backend.service import LoadFailed, Service
@@ -113,6 +113,7 @@ class Stage:
                     process.keep_only([connection, stdout, stderr])
                     process.redirect_stdio(stdout, stderr)
                     ours = socket.socket(fileno=connection)
+                    ours.settimeout(None)  # a model that was loaded here may have set another
                     Worker(ours, worker_id, self._frontend_pid, self._service).run()
 
                 return {"pid": process.fork_twice(worker)}
@@ -164,11 +165,11 @@ class Stage:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % 4])
-        return (msgpack.unpackb(data) if data else None), list(descriptors)
+        return (unpackb(data) if data else None), list(descriptors)
 
     def _reply(self, reply: dict[str, Any]) -> None:
         try:
-            self._control.send(msgpack.packb(reply))
+            self._control.send(Packer().pack(reply))
         except BrokenPipeError:
             raise SystemExit(0) from None  # the frontend left
 

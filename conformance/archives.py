@@ -1,8 +1,8 @@
 """The archives of the cases and of the system tests, from tests/handlers: good and broken ones.
 
-Packed by zip code of our own, exactly as torch-model-archiver packs them, so that the
-tests depend on no archiver. Where a virtual environment is given, its torch-model-archiver
-packs them instead: that is how the facts were recorded.
+Packed by zip code of our own, as torch-model-archiver packs them (tests/conformance/layouts.json
+has its layouts), so that the tests depend on no archiver. Where a virtual environment is given,
+its torch-model-archiver packs them instead: that is how the facts were recorded.
 """
 
 import json
@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from conformance.example_archives import EXAMPLES
+from conformance.packages import unpacked_wheel
+from conformance.public_archives import PUBLIC
 from conformance.source import HANDLERS, Source
 from conformance.weights import (
     write_classifier,
@@ -67,9 +69,22 @@ CONFIGS = {
     "spelled": "minworkers: 1\nbatch_size: 4\nBatchSize: 4\n",
 }
 
+# Modules of an archive that have the names of others: of the standard library, of installed
+# packages, of our own folders.
+SHADOWING = {
+    f"{name}.py": "FROM_ARCHIVE = True\n"
+    for name in (
+        *("backend", "cryptography", "modelstore", "msgpack", "profile", "runtime", "secrets"),
+        *("statistics", "torch"),
+    )
+}
+
 SOURCES: dict[str, Source] = {
     **{f"config_{name}": Source("echo.py", config=text) for name, text in CONFIGS.items()},
     "environment": Source("environment.py"),
+    "places": Source("places.py"),
+    "places_dir": Source("places.py", form=""),
+    "places_shadowed": Source("places.py", extra_files=SHADOWING),
     "slow": Source("slow.py"),
     "slow_load": Source("slow_load.py"),
     "narrow": Source("slow.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 2\n"),
@@ -293,6 +308,7 @@ SOURCES: dict[str, Source] = {
     "load_no_initialize": Source("load_no_initialize.py"),
     "load_import_error": Source("load_import_error.py"),
     "load_no_weights": Source("base_handler"),
+    **PUBLIC,
     **EXAMPLES,
 }
 
@@ -366,13 +382,16 @@ def _build(name: str, store: Path, reference: Path | None) -> Path:
 
 def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     """Path on disk of every file of the archive, by its role or its own name."""
+    homes = [HANDLERS]
+    if source.wheel:
+        homes.insert(0, unpacked_wheel(source.wheel, scratch / "wheel"))
     files = {}
     if not source.is_built_in:
-        files["handler"] = HANDLERS / f"{_handler_module(source)}.py"
+        files["handler"] = _first(homes, f"{_handler_module(source)}.py")
     for name in source.files:
         files[f"extra:{name}"] = HANDLERS / name
     if source.model_file:
-        files["model_file"] = HANDLERS / source.model_file
+        files["model_file"] = _first(homes, source.model_file)
     if source.serialized_file and source.write_weights:
         files["serialized_file"] = scratch / source.serialized_file
         source.write_weights(files["serialized_file"])
@@ -382,10 +401,20 @@ def _collect(source: Source, scratch: Path) -> dict[str, Path]:
     for name, write in source.write_extra.items():
         files[f"extra:{name}"] = scratch / name
         write(files[f"extra:{name}"])
-    if source.config:
-        files["config"] = scratch / "model-config.yaml"
-        files["config"].write_text(source.config)
+    if source.extra_folder:
+        files["folder"] = HANDLERS / source.extra_folder
+    for role, name, text in (
+        ("requirements", "requirements.txt", source.requirements),
+        ("config", "model-config.yaml", source.config),
+    ):
+        if text:
+            files[role] = scratch / name
+            files[role].write_text(text)
     return files
+
+
+def _first(homes: Iterable[Path], name: str) -> Path:
+    return next(home / name for home in homes if (home / name).is_file())
 
 
 def _handler_module(source: Source) -> str:
@@ -399,6 +428,7 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
         "handler": Path(source.handler).name,
         "modelFile": source.model_file and Path(source.model_file).name,
         "modelVersion": source.version,
+        "requirementsFile": "requirements.txt" if source.requirements else None,
         "configFile": "model-config.yaml" if source.config else None,
     }
     manifest = {
@@ -409,9 +439,14 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
     }
     with TemporaryDirectory() as scratch:
         root = Path(scratch, source.model_name or name)
-        for path in files.values():
+        for role, path in files.items():
             root.mkdir(exist_ok=True)
-            shutil.copy(path, root / path.name)
+            if role == "folder":
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(path, root, ignore=ignored, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, root / path.name)
+        members = sorted(path for path in root.rglob("*") if path.is_file())
         (root / "MAR-INF").mkdir(parents=True)
         (root / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest, indent=2))
         match source.form:
@@ -419,12 +454,15 @@ def _pack(name: str, source: Source, files: dict[str, Path], target: Path) -> No
                 shutil.copytree(root, target)
             case ".tar.gz":
                 with tarfile.open(target, "w:gz") as tar:
-                    tar.add(root, root.name)
+                    for path in sorted(root.rglob("*")):  # directories have no entries
+                        if path.is_file():
+                            tar.add(path, Path(root.name, path.relative_to(root)))
             case ".mar":
                 with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for path in files.values():
-                        archive.write(path, path.name)
-                    archive.write(root / "MAR-INF" / "MANIFEST.json", "MAR-INF/MANIFEST.json")
+                    for path in members:
+                        archive.write(path, path.relative_to(root))
+                    # As text: the entry has no file's kind, and is for its owner only.
+                    archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest, indent=2))
 
 
 def _pack_with_reference(
@@ -432,7 +470,7 @@ def _pack_with_reference(
 ) -> None:
     handler = source.handler
     if not source.is_built_in:
-        handler = str(HANDLERS / source.handler)
+        handler = str(files["handler"].with_name(Path(source.handler).name))
     command = [
         str(reference / "bin" / "torch-model-archiver"),
         *("--model-name", source.model_name or name),
@@ -444,8 +482,11 @@ def _pack_with_reference(
         command += ["--model-file", str(files["model_file"])]
     if source.serialized_file:
         command += ["--serialized-file", str(files["serialized_file"])]
-    if extra := [str(path) for role, path in files.items() if role.startswith("extra:")]:
+    extra = [str(path) for role, path in files.items() if role.startswith(("extra:", "folder"))]
+    if extra:
         command += ["--extra-files", ",".join(extra)]
+    if source.requirements:
+        command += ["--requirements-file", str(files["requirements"])]
     if source.config:
         command += ["--config-file", str(files["config"])]
     with TemporaryDirectory() as export:

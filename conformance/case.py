@@ -98,6 +98,7 @@ class Scenario:
     needs_captum: bool = False  # TorchServe's image handlers do not load without it
     needs: tuple[str, ...] = ()  # further modules that handlers import, in both environments
     programs: tuple[str, ...] = ()  # what the archives are made with
+    needs_packages: bool = False  # from PyPI: its archives' handlers, or what those ask for
 
     @property
     def asked(self) -> list[Case]:

@@ -74,6 +74,19 @@ GROUPS = (
                 " request",
             ),
             Difference(
+                "models-of-open-inference",
+                "With the Open Inference Protocol on, `/v2/models/NAME` and `/v2/models/NAME/ready`"
+                " are not found, `/v2/health/ready` is true whatever the models do, and a process"
+                " in front answers KServe's `GET /` and `GET /v1/models/NAME`",
+                "All of them are answered on the inference address; ready means that a worker has"
+                " loaded the model (of every model, for the server), else it is 503 and `false`",
+                "KServe's clients need nothing in front, and a probe says when a pod can serve",
+                tests=(
+                    "tests/frontend/test_inference.py::"
+                    "test_a_model_is_ready_once_a_worker_has_loaded_it",
+                ),
+            ),
+            Difference(
                 "predict-on-a-shared-port",
                 "With one port for inference and management, `POST /models/predict` is taken for"
                 " the legacy way to predict, and a model named `predict` cannot be managed",
@@ -408,7 +421,7 @@ GROUPS = (
                 "sandboxed-handlers",
                 "A handler may read every file of the server's user, and end its processes",
                 "It reaches no key, no other model's directory and no other process:"
-                " [confidential.md](confidential.md); `sandbox=off` is as before",
+                " [sandbox.md](sandbox.md); `sandbox=off` is as before",
                 "One model's code, or a flaw in it, is no danger to others",
                 tests=(
                     "tests/system/test_sandbox.py::"
@@ -756,7 +769,7 @@ GROUPS = (
                 "It makes a certificate for itself, and warns",
                 "One can try it",
                 tests=(
-                    "tests/runtime/test_roof.py::"
+                    "tests/roof/test_listener_tls.py::"
                     "test_https_without_any_key_makes_its_own_and_says_so",
                 ),
             ),

@@ -97,6 +97,23 @@ KINDS = (
         is_example=True,
     ),
     Kind(
+        "Handlers that the public uses, or in their very form",
+        {
+            "mms_service": "Multi Model Server's class handlers",
+            "plain_class": "a class that derives from nothing",
+            "image_batch": "batches of pictures",
+            "many_files": "a package within the archive",
+            "zipped_package": "a package in a zip file within the archive",
+            "toolbox": "helpers of the package ts",
+            "captum_flowers": "captum's explanations of a table",
+            "sequence_classification": "Hugging Face's sequence classification",
+            "sagemaker": "SageMaker's toolkit, from PyPI",
+            "mlflow_linear": "mlflow-torchserve's handler, from PyPI",
+            "mmpretrain": "MMPretrain's handler, from PyPI",
+        },
+        is_example=True,
+    ),
+    Kind(
         "Ways of running",
         {
             "token_stream": "streaming: a generated text, token by token",
@@ -205,6 +222,9 @@ KINDS = (
             "entry": "`module:function`",
             "shadowed": "a function beside a class",
             "environment": "variables of the environment",
+            "places": "working directory, import path, temporary files",
+            "places_dir": "the same of a directory",
+            "places_shadowed": "modules with the names of installed ones",
             "slow": "as slow as asked",
             "odd_config": "settings that contradict each other",
             "batch_config": "a batch size alone",
@@ -274,11 +294,12 @@ HEAD = """# The archives of the tests
 0.12 has answered what is compared (`tests/system/facts.json`; how many cases, apart from the
 registration, is in brackets). For {ours} it could not, and their line says why; {deliberate} show
 only what [differs on purpose](../../docs/differences.md). {examples} archives, with {handlers}
-handlers, are in the style of TorchServe's documentation and public examples, all written here;
-those of `examples/` are nothing else. The rest are for failures, edges and settings.
+handlers, are in the style of TorchServe's documentation and public examples: all written here
+(those of `examples/` are nothing else), but for [public ones](public/README.md) as they are. The
+rest are for failures, edges and settings.
 
 Models are small and their weights random, but the same everywhere (`conformance/weights.py`); what
-is in each archive says `conformance/archives.py` or `conformance/example_archives.py`. This page
+is in each archive says `conformance/archives.py`, `example_archives.py` and `public_archives.py`. This page
 is made from `conformance/inventory.py` by `make conformance-docs`.
 """
 

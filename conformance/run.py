@@ -15,6 +15,7 @@ from bench.servers import Product
 from conformance.archives import build_archives
 from conformance.case import Case, Scenario, Step
 from conformance.comparison import ScenarioResult, Verdict, compare
+from conformance.packages import why_no_packages
 from conformance.report import Report
 from conformance.scenarios import SCENARIOS
 from conformance.servers import OURS, THEIRS
@@ -91,6 +92,9 @@ def runnable(scenarios: list[Scenario], environment: Path) -> list[Scenario]:
         lacking += [f"{name} in {environment}" for name in sorted(theirs & _needed(scenario))]
         say(f"Left out, because it needs {' and '.join(lacking)}: {scenario.name}")
     kept = [scenario for scenario in scenarios if scenario not in left_out]
+    if any(scenario.needs_packages for scenario in kept) and (reason := why_no_packages()):
+        say(f"Left out, because nothing comes from PyPI: handlers of packages ({reason})")
+        kept = [scenario for scenario in kept if not scenario.needs_packages]
     if find_spec("captum") is not None:
         return kept
     if any(case.needs_captum for scenario in kept for case in scenario.asked):

@@ -21,7 +21,10 @@ class Source:
     extra_files: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()  # further ones of tests/handlers
     write_extra: dict[str, Callable[[Path], None]] = field(default_factory=dict)
+    extra_folder: str | None = None  # of tests/handlers: what is in it comes to the top
+    requirements: str | None = None
     config: str | None = None
+    wheel: str | None = None  # of PyPI, whose files `handler` and `model_file` may be
     form: Literal[".mar", ".tar.gz", ""] = ".mar"  # "" is a directory
 
     @property

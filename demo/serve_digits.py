@@ -8,22 +8,18 @@ import argparse
 import json
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent
+from digit_archive import BIN, HERE, DemoFailed, check_free, fetch, prepare, say, shown, stop
+
 FIRST_PORT = 8080  # TorchServe's: inference, then management and metrics
 READY_LIMIT_S = 180
-# The server drains for up to 60 s; only a hung one is killed.
-STOP_LIMIT_S = 70
 
 
 def main() -> int:
@@ -33,8 +29,8 @@ def main() -> int:
     # SIGTERM then ends the demo, and with it the server, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        ports.check_free()
-        digit, png_path = prepare(work_dir)
+        check_free(vars(ports).values(), "make serve")
+        digit, png_path = prepare(work_dir, work_dir / "model_store")
         with running_server(work_dir, ports) as server:
             wait_until_ready(server, ports)
             ask(png_path, digit, ports)
@@ -49,27 +45,11 @@ def main() -> int:
         return 0
 
 
-class DemoFailed(Exception):
-    """The demo cannot go on; the message tells its user why."""
-
-
 class Ports:
     """Three neighbouring ports on this machine."""
 
     def __init__(self, first: int) -> None:
         self.inference, self.management, self.metrics = range(first, first + 3)
-
-    def check_free(self) -> None:
-        for port in (self.inference, self.management, self.metrics):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    raise DemoFailed(
-                        f"Port {port} is taken (by another TorchServe?). "
-                        "Free it, or choose others: make serve PORTS_FROM=9080"
-                    ) from error
 
     def write_properties(self, path: Path) -> None:
         path.write_text(
@@ -77,45 +57,6 @@ class Ports:
                 f"{name}_address=http://127.0.0.1:{port}\n" for name, port in vars(self).items()
             )
         )
-
-
-def prepare(work_dir: Path) -> tuple[int, Path]:
-    """Train and pack; the answer is a held-out digit and where its image lies."""
-    say("Loading torch ...")
-    import torch
-    from digit_training import train_digits
-    from PIL import Image
-
-    say("Training a digit classifier on scikit-learn's digits ...")
-    started = time.monotonic()
-    trained = train_digits(say)
-    elapsed = time.monotonic() - started
-    say(f"Test accuracy {trained.accuracy:.1%}, after {elapsed:.1f} s of training")
-
-    model_store = work_dir / "model_store"
-    model_store.mkdir(parents=True, exist_ok=True)
-    weights_path = work_dir / "digits.pt"
-    torch.save(trained.state_dict, weights_path)
-    pack(weights_path, model_store)
-
-    png_path = work_dir / "digit.png"
-    levels = (trained.held_out_pixels[0, 0] * 255).round().to(torch.uint8)
-    Image.fromarray(levels.numpy()).save(png_path)
-    return int(trained.held_out_digits[0]), png_path
-
-
-def pack(weights_path: Path, model_store: Path) -> None:
-    command = [
-        BIN / "torch-model-archiver",
-        *("--model-name", "digits", "--version", "1.0"),
-        *("--model-file", HERE / "digit_model.py", "--serialized-file", weights_path),
-        *("--handler", HERE / "digit_handler.py", "--config-file", HERE / "model-config.yaml"),
-        *("--export-path", model_store, "--force"),
-    ]
-    if subprocess.run(command).returncode != 0:
-        raise DemoFailed("The archiver failed, see above.")
-    archive = model_store / "digits.mar"
-    say(f"Packed {shown(archive)} ({archive.stat().st_size / 1000:.0f} kB)")
 
 
 @contextmanager
@@ -133,17 +74,9 @@ def running_server(work_dir: Path, ports: Ports) -> Iterator[subprocess.Popen[by
     try:
         yield server
     finally:
-        # A second Ctrl-C must not leave a server behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if server.poll() is None:
             say("Stopping the server ...")
-            server.terminate()
-        try:
-            server.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        stop(server)
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], ports: Ports) -> None:
@@ -165,7 +98,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], ports: Ports) -> None:
 def ask(png_path: Path, digit: int, ports: Ports) -> None:
     url = f"http://127.0.0.1:{ports.inference}/predictions/digits"
     try:
-        answer = json.loads(_fetch(url, png_path.read_bytes()))
+        answer = json.loads(fetch(url, png_path.read_bytes()))
     except urllib.error.HTTPError as error:
         raise DemoFailed(f"The prediction failed: {error.code} {error.read()!r}") from error
     verdict = "right" if answer["digit"] == digit else "wrong"
@@ -189,32 +122,12 @@ def show_what_to_try(png_path: Path, ports: Ports) -> None:
     )
 
 
-def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - talking to the user is this program's purpose
-
-
-def shown(path: Path) -> str:
-    """The path as a user standing here would type it."""
-    return shlex.quote(
-        str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-    )
-
-
 def _is_ready(ports: Ports) -> bool:
     try:
-        versions = json.loads(_fetch(f"http://127.0.0.1:{ports.management}/models/digits"))
+        versions = json.loads(fetch(f"http://127.0.0.1:{ports.management}/models/digits"))
     except (OSError, json.JSONDecodeError):
         return False
     return any(worker["status"] == "READY" for worker in versions[0]["workers"])
-
-
-def _fetch(url: str, body: bytes | None = None) -> bytes:
-    # No proxy stands between us and this machine, whatever the environment says.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    headers = {"Content-Type": "image/png"} if body is not None else {}
-    request = urllib.request.Request(url, data=body, headers=headers)
-    with opener.open(request, timeout=30) as response:
-        return response.read()
 
 
 def _parse_options() -> argparse.Namespace:

@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from torchkeep.runtime.key_file import KEY_FILE
+
 KeyKind = Literal["management", "inference", "API"]
 
-KEY_FILE = "key_file.json"
 KEY_BYTES = 18  # of chance; 24 characters, where TorchServe has 6 bytes in 8
 FOREVER = datetime.max.replace(tzinfo=UTC)
 # TorchServe: `bearer` in lower case is refused, several blanks are not.

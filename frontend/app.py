@@ -29,7 +29,7 @@ from torchkeep.frontend.inference import Inference
 from torchkeep.frontend.jobs import Failure, Job
 from torchkeep.frontend.management import Management
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.open_inference import OpenInference
+from torchkeep.frontend.open_inference import Liveness, OpenInference
 from torchkeep.frontend.openapi import (
     Json,
     inference_document,
@@ -249,12 +249,13 @@ class MetricsPage:
 def inference_app(registry: ModelRegistry, metrics: Metrics, settings: ApiSettings) -> ASGIApp:
     """What listens on `inference_address`."""
     routers: list[Router] = [
+        *_liveness(settings),
         ApiDescription(inference_document()),  # which needs no key
         *_attestation(settings),  # nor this: whoever has yet to trust us shows none
         *_checks(settings.keys, "inference"),
         *_plugins(settings.inference_plugins),
         Inference(registry, metrics, settings.opener),
-        *_open_inference(settings),
+        *_open_inference(registry, settings),
     ]
     return Api(routers, metrics, settings.cors)
 
@@ -283,13 +284,14 @@ def shared_app(
     keys = settings.keys
     # TorchServe asks for both keys in one header, which nobody can show.
     routers: list[Router] = [
+        *_liveness(settings),
         ApiDescription(shared_document()),
         *_attestation(settings),
         *_renewal(keys),
         *_checks(keys, "inference", "management"),
         *_plugins(settings.inference_plugins),
         Inference(registry, metrics, settings.opener),
-        *_open_inference(settings),
+        *_open_inference(registry, settings),
         *_checks(keys, "management"),
         *_plugins(settings.management_plugins),
         Management(registry, settings.is_model_api_enabled, settings.on_change),
@@ -315,5 +317,9 @@ def _plugins(endpoints: PluginEndpoints | None) -> list[Router]:
     return [] if endpoints is None else [endpoints]
 
 
-def _open_inference(settings: ApiSettings) -> list[OpenInference]:
-    return [OpenInference()] if settings.is_open_inference_enabled else []
+def _liveness(settings: ApiSettings) -> list[Router]:
+    return [Liveness()] if settings.is_open_inference_enabled else []
+
+
+def _open_inference(registry: ModelRegistry, settings: ApiSettings) -> list[Router]:
+    return [OpenInference(registry)] if settings.is_open_inference_enabled else []

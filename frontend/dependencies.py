@@ -19,7 +19,7 @@ from pathlib import Path
 from torchkeep.frontend.errors import InstallFailed, NoVirtualEnvironment
 from torchkeep.frontend.worker_output import OutputPipes
 from torchkeep.frontend.zygote_client import ZygoteClient
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 
 log = logging.getLogger("torchkeep.frontend")
 
@@ -31,7 +31,8 @@ class Dependencies:
     """How a worker finds them; by default it is a worker like any other."""
 
     interpreter: str | None = None
-    python_path: str = ""  # where they are, unless that is the model directory or the interpreter's
+    # Where the server's own libraries are, if the interpreter might find others before them.
+    libraries: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Installer:
         else:
             options += ["-t", str(home)]
         if not self.is_allowed or model_dir.manifest.requirements_file is None:
-            return Dependencies(interpreter if has_venv else None)
+            return _in_environment(interpreter) if has_venv else Dependencies()
         requirements = model_dir.path / model_dir.manifest.requirements_file
         pip = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
         command = [interpreter, *pip, *options, "-r", str(requirements)]
@@ -68,7 +69,7 @@ class Installer:
                 shlex.join(command),
             )
             raise InstallFailed(name)
-        return Dependencies(interpreter, "" if has_venv or home == model_dir.path else str(home))
+        return _in_environment(interpreter) if has_venv else Dependencies(interpreter)
 
     async def _create_venv(self, name: str, venv: Path) -> str:
         # Without a pip of its own it uses the server's, which saves seconds.
@@ -98,3 +99,7 @@ class Installer:
             await child.exited
             for output in pipes.outputs:
                 output.close()
+
+
+def _in_environment(interpreter: str) -> Dependencies:
+    return Dependencies(interpreter, site.getsitepackages())

@@ -76,7 +76,7 @@ def _without_nulls(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _why_not_ready(model: ServedModel) -> str:
     """What its workers failed of, where none of them is ready."""
-    if any(worker.is_ready for worker in model.workers):
+    if model.is_ready:
         return ""
     return next((worker.last_error for worker in model.workers if worker.last_error), "")
 

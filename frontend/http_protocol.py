@@ -13,6 +13,7 @@ A connection moves through these states; one deadline guards whichever it is in:
 
     idle --first byte--> head --blank line--> body --last byte--> answering --> idle
       `- keep_alive_s      `- head_s            `- body_s of silence   `- the application's own
+                                                or too slow in all
 """
 
 import asyncio
@@ -53,6 +54,7 @@ class Limits:
     max_request_bytes: int = 6553500
     head_s: float = 60.0
     body_s: float = 60.0  # without progress, of a request or of an answer
+    body_bytes_per_s: int = 500  # of a request, from `body_s` on; Apache's default
     keep_alive_s: float = 300.0
     handshake_s: float = 30.0  # of TLS, from the first moment of a connection
     drain_grace_s: float = 0.5  # an idle connection's last chance to send, when we stop
@@ -102,6 +104,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes: int
         self._body_bytes: int
         self._message_bytes: int  # all of it, as it came
+        self._body_began: float | None  # when the first look found it incomplete
         self._announced_bytes: int
         self._expects_more: bool
         self._has_head: bool
@@ -350,13 +353,21 @@ class HttpProtocol(HttpToolsProtocol):
             if overhead > MAX_HEAD_BYTES + MAX_OVERHEAD * self._body_bytes:
                 self._refuse(refusal(BadRequest("Invalid HTTP message."), self._cors))
             elif self._has_head:
-                self._deadline.set(self._limits.body_s, self._time_out)
+                self._deadline.set(min(self._limits.body_s, self._body_left_s()), self._time_out)
             elif not self._deadline.is_set:
                 self._deadline.set(self._limits.head_s, self._time_out)
         elif self._active is not None:
             self._deadline.clear()
         elif not self._deadline.is_set:
             self._deadline.set(self._idle_s(self._limits.keep_alive_s), self._give_up)
+
+    def _body_left_s(self) -> float:
+        """Else a byte a minute would hold a connection for ever."""
+        now = self.loop.time()
+        if self._body_began is None:
+            self._body_began = now
+        due = self._body_began + self._limits.body_s
+        return due + self._body_bytes / self._limits.body_bytes_per_s - now
 
     def _idle_s(self, otherwise_s: float) -> float:
         return self._limits.drain_grace_s if self._state.is_draining else otherwise_s
@@ -385,6 +396,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._body_bytes = 0
         self._message_bytes = 0
+        self._body_began = None
         self._announced_bytes = 0
         self._unsent_bytes = 0
         self._has_head = False

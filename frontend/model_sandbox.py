@@ -15,9 +15,9 @@ from pathlib import Path
 from torchkeep.frontend.handler_log import HandlerLog
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.worker_connection import LoadRefused
-from torchkeep.frontend.worker_output import OutputPipes
+from torchkeep.frontend.worker_output import OutputPipes, as_one_line
 from torchkeep.frontend.worker_users import WorkerUsers, closed_to_others
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.unpack_area import UnpackDir
 from torchkeep.runtime.messages import Load, Metric, Sandbox
 
@@ -59,14 +59,13 @@ class ModelSandbox:
         return self.handler_log == "console"
 
     def words(self, text: str) -> str:
-        """A text that a process of the model wrote, or what stands for it."""
-        return text if self.tells_errors else UNTOLD
+        """A text that a process of the model wrote, as one line, or what stands for it."""
+        return as_one_line(text) if self.tells_errors else UNTOLD
 
     def pipes(self, name: str, on_metric: Callable[[Metric], None] | None = None) -> OutputPipes:
         """Where a process of this model writes; `name` is what its lines begin with."""
-        return OutputPipes(
-            name, self.memory, is_dropped=self.handler_log == "drop", on_metric=on_metric
-        )
+        is_dropped = self.handler_log == "drop"
+        return OutputPipes(name, self.memory, is_dropped, on_metric, self._policy.pace)
 
     async def open_cell(self) -> "Cell":
         """A sandbox for one process. Raises LoadRefused where it cannot be as strict as asked."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torchkeep.frontend.call import JAVA_INTEGER, Call
 from torchkeep.frontend.errors import BadRequest, JsonSyntaxError, NoRequestBody
-from torchkeep.frontend.registry import (
+from torchkeep.frontend.model_spec import (
     UNSET_BATCH_DELAY,
     UNSET_BATCH_SIZE,
     UNSET_TIMEOUT,

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +13,7 @@ from torchkeep.frontend.gpus import Gpus, Turns
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.parallel import DistributionPorts, parallel_run, rank_threads
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.sequences import SequenceKeys, SequenceLimits, SequenceQueue
@@ -24,64 +24,11 @@ from torchkeep.frontend.worker_life import WorkerSettings
 from torchkeep.frontend.worker_origin import WorkerOrigin
 from torchkeep.frontend.worker_process import WorkerProcess
 from torchkeep.frontend.zygote_client import ZygoteClient
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.runtime.claims import ModelClaim
 from torchkeep.runtime.messages import InputShape, Load, RequestInput, Way
 
 UNREGISTER_GRACE_S = 5.0  # for a batch in flight when its model is unregistered
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """What was asked for at registration; scaling replaces it. Times carry their unit."""
-
-    name: str
-    version: str
-    url: str
-    handler: str
-    runtime: str = "python"
-    worker_runtime: str = "python"  # of the interpreter; `models` JSON may change it
-    envelope: str = ""
-    batch_size: int = 1
-    max_batch_delay_ms: int = 100
-    min_workers: int = 0
-    max_workers: int = 0
-    response_timeout_s: int = 120
-    startup_timeout_s: int = 120
-    job_queue_size: int = 100
-    max_retry_timeout_s: int = 300
-    client_timeout_ms: int = 0  # 0: none
-    use_job_ticket: bool = False
-    loaded_at_startup: bool = False
-    device_type: str = "cpu"
-    may_gain_from_ipex: bool = False
-    shared_weights: bool | None = None  # None: where it is known to be safe
-    engine: str = ""
-    dtype: str = ""
-    warm_up_inputs: list[tuple[list[int], str]] = field(default_factory=list)
-    warm_up_file: str = ""
-    wants_network: bool = False  # also where the sandbox is strict
-    use_venv: bool = False
-    interpreter: str | None = None  # of its own, with what was installed for it
-    python_path: str = ""  # where that is, unless the interpreter knows
-    parallel_type: str = ""
-    parallel_level: int = 0
-    device_ids: list[int] | None = None
-    torchrun: Mapping[str, int | str] | None = None
-    is_async: bool = False  # its handler is a coroutine, with many requests under way
-    continuous_batching: bool = False
-    stateful: bool = False
-    sequence_max_idle_ms: int = 0
-    sequence_timeout_ms: int = 0
-    max_num_sequence: int = 0
-    max_sequence_job_queue_size: int = 0
-
-    @property
-    def way(self) -> Way:
-        """How its workers run, once they have loaded it."""
-        if self.is_async:
-            return "concurrent"
-        return "steps" if self.continuous_batching else "batches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +83,7 @@ class ServedModel:
             ground.has_ipex and spec.may_gain_from_ipex and spec.engine in ("", "ipex"),
             self._sandbox,
             spec.interpreter or interpreter,
+            spec.libraries,
         )
         self._turns = Turns(spec.device_ids)  # of its workers, at its GPUs
         self._leaving: set[asyncio.Task[None]] = set()
@@ -144,6 +92,11 @@ class ServedModel:
     def is_scaled(self) -> bool:
         """True when as many workers as asked for live. TorchServe: they may still be loading."""
         return sum(worker.is_running for worker in self.workers) >= self.spec.min_workers
+
+    @property
+    def is_ready(self) -> bool:
+        """True when a worker has loaded it."""
+        return any(worker.is_ready for worker in self.workers)
 
     @property
     def claim(self) -> ModelClaim:
@@ -235,7 +188,7 @@ class ServedModel:
         if parallel.world_size > 1:
             threads = rank_threads(spec.torchrun, threads, parallel.world_size)
         gpu = ground.gpus.next(self._turns, spec.parallel_level) if self._uses_gpu else None
-        environment = _with_path(ground.environment(), spec.python_path)
+        environment = ground.environment()
         load = Load(
             model_name=spec.name,
             model_version=spec.version,
@@ -331,11 +284,6 @@ def _queue(spec: ModelSpec, keys: SequenceKeys) -> JobQueue | SequenceQueue:
         spec.sequence_timeout_ms / 1000,
     )
     return SequenceQueue(spec.job_queue_size, limits, keys)
-
-
-def _with_path(environment: dict[str, str], path: str) -> dict[str, str]:
-    paths = [one for one in (path, environment.get("PYTHONPATH")) if one]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)} if path else environment
 
 
 def worker_ids(first: int) -> Iterator[int]:

@@ -8,11 +8,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.registry import ModelRegistry
-from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.frontend.side_thread import in_side_thread
 from torchkeep.frontend.waiting_model import WaitingModel
-from torchkeep.modelstore.store import archive_name
+from torchkeep.modelstore.model_url import archive_name
 from torchkeep.runtime.command_line import TORCHSERVE_VERSION
 from torchkeep.runtime.snapshot import (
     Occasion,
@@ -37,10 +37,7 @@ class Snapshots:
         given: Mapping[str, str],
         source: Path | None,
         registry: ModelRegistry,
-        *,
-        hides_errors: bool = False,
     ) -> None:
-        """`hides_errors`: the log names the kind of an exception, not its text."""
         self._store = store
         self._registry = registry
         self._settings = {
@@ -53,7 +50,6 @@ class Snapshots:
         }
         if "model_store" in given:
             self._settings.setdefault("workflow_store", given["model_store"])
-        self._hides_errors = hides_errors
         self._is_failing = False
         self._saving: set[asyncio.Task[None]] = set()
 
@@ -85,10 +81,7 @@ class Snapshots:
         if not saving.done():
             return f"no answer within {SAVE_LIMIT_S:.0f} s"
         error = saving.exception()
-        if error is None:
-            return ""
-        kind = type(error).__name__
-        return kind if self._hides_errors else f"{kind}: {error}"
+        return "" if error is None else f"{type(error).__name__}: {error}"
 
     def _saved(self, spec: ModelSpec) -> SavedModel:
         return SavedModel(

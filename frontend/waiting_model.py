@@ -6,7 +6,7 @@ from typing import Any
 
 from torchkeep.frontend import worker_process
 from torchkeep.modelstore.errors import KeyUnavailable
-from torchkeep.modelstore.store import default_model_name
+from torchkeep.modelstore.model_url import default_model_name
 from torchkeep.runtime.snapshot import SavedModel
 
 log = logging.getLogger(__name__)

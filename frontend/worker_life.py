@@ -83,7 +83,8 @@ class WorkerLife:
         if reply.status != 200:
             status = 507 if reply.status == 507 else 500
             raise LoadRefused(self._sandbox.words(reply.message), status)
-        return reply if self._sandbox.tells_errors else replace(reply, engine="")
+        has_words = reply.engine and self._sandbox.tells_errors
+        return replace(reply, engine=self._sandbox.words(reply.engine) if has_words else "")
 
     async def end(self, is_leaving: bool) -> None:
         """Let go of the process, and kill it; one that leaves may end by itself first."""

@@ -58,6 +58,7 @@ class WorkerOrigin:
         has_ipex_model: bool,
         sandbox: ModelSandbox,
         interpreter: str | None = None,
+        libraries: Sequence[str] = (),
     ) -> None:
         self._zygote = zygote
         self._name = name  # of the model stage, in logs
@@ -65,6 +66,7 @@ class WorkerOrigin:
         self._has_ipex_model = has_ipex_model
         self._sandbox = sandbox
         self._interpreter = interpreter  # of its own; such a worker is no fork
+        self._libraries = libraries  # where that one looks first for what a worker runs on
         self._needs: Needs | None = None  # the archive does not change, and reading it takes time
         self._stage: _ModelStage | None = None
         self._growing: asyncio.Task[_ModelStage | None] | None = None
@@ -78,7 +80,7 @@ class WorkerOrigin:
         """
         if self._interpreter is not None and await self._interpreter_works(self._interpreter):
             spawned = self._zygote.spawn(
-                self._interpreter, worker_id, descriptors, load.environment
+                self._interpreter, worker_id, descriptors, load.environment, self._libraries
             )
             return spawned, False
         if self._needs is None:
@@ -116,7 +118,7 @@ class WorkerOrigin:
             await stage.end()
 
     async def _interpreter_works(self, interpreter: str) -> bool:
-        if await self._zygote.can_spawn(interpreter):
+        if await self._zygote.can_spawn(interpreter, self._libraries):
             return True
         log.warning(
             "%s: %s cannot import torchkeep, so the server's own Python runs this model",

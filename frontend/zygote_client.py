@@ -19,6 +19,7 @@ from torchkeep.runtime.processes import become_subreaper, child_pids
 
 FORK_LIMIT_S = 30.0  # for a stage to answer; one that runs a handler's code may never do
 IMPORT_LIMIT_S = 120.0  # for a stage of ours to import torch, from a cold disk or in a crowd
+INHERITED_LOOK_S = 5.0
 
 _BACKEND = ("-P", "-m", "torchkeep.backend")
 
@@ -45,12 +46,15 @@ class ZygoteClient:
         self._children: set[int] = set()  # pids that must not be handed out again
         self._not_ours: set[int] = set()  # children of this process that are none of the zygote's
         self._forks_under_way = 0
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> "ZygoteClient":
         become_subreaper()
         self._not_ours.update(child_pids())
         self._scratch = ScratchDir("torchkeep-zygote-")
         await self._plain()
+        if os.getpid() == 1:
+            self._reap_inherited()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -59,6 +63,8 @@ class ZygoteClient:
         for stage in self._stages.values():
             await stage.wait_ended()
         self._end_strays()
+        if self._next_look is not None:
+            self._next_look.cancel()
         self._scratch.remove()
 
     async def needs_of(self, handler: str, model_dir: str, optimizes_with_ipex: bool) -> Needs:
@@ -105,11 +111,16 @@ class ZygoteClient:
         worker_id: str,
         descriptors: Sequence[int],
         environment: Mapping[str, str],
+        libraries: Sequence[str] = (),
     ) -> ChildProcess:
-        """A worker that is no fork: libraries of its own must not meet those imported here."""
+        """A worker that is no fork: libraries of its own must not meet those imported here.
+
+        What it runs on itself is looked for in the directories `libraries` first.
+        """
         connection, stdout, stderr = descriptors
+        command = [interpreter, *_BACKEND, "worker"]
         started = subprocess.Popen(
-            [interpreter, *_BACKEND, "worker", str(connection), worker_id, str(os.getpid())],
+            [*command, str(connection), worker_id, str(os.getpid()), *libraries],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -141,9 +152,9 @@ class ZygoteClient:
         started.returncode = 0  # reaped by its pidfd, not by subprocess
         return self._track(ChildProcess(started.pid))
 
-    async def can_spawn(self, interpreter: str) -> bool:
+    async def can_spawn(self, interpreter: str, libraries: Sequence[str] = ()) -> bool:
         """Whether this Python has what a worker imports."""
-        command = [interpreter, "-P", "-c", "import torchkeep.backend.worker"]
+        command = [interpreter, *_BACKEND, "check", *libraries]
         check = self.start(command, os.environ, subprocess.DEVNULL, subprocess.DEVNULL)
         try:
             return await asyncio.wait_for(asyncio.shield(check.exited), FORK_LIMIT_S) == 0
@@ -170,10 +181,11 @@ class ZygoteClient:
     def _adopt(self, stage: str, reply: Mapping[str, Any]) -> ChildProcess:
         """The new child that a stage names. Raises ZygoteError if it is none.
 
-        A model stage runs a handler's code, and could name a process that is not its own.
+        A model stage runs a handler's code, and could name a process that is not its own. As
+        whoever is adopted is killed in the end, none of the server's own may be.
         """
         pid = reply.get("pid")
-        if type(pid) is not int or pid <= 0 or pid in self._children:
+        if type(pid) is not int or pid <= 0 or pid in self._children | self._not_ours:
             raise ZygoteError(f"the {stage} stage named no new process")
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -213,6 +225,15 @@ class ZygoteClient:
                     os.waitpid(pid, os.WNOHANG)
         if strays:
             asyncio.get_running_loop().call_later(ORPHAN_LOOK_S, self._end_strays)
+
+    def _reap_inherited(self) -> None:
+        """The first process of a container inherits what commands run beside it leave behind."""
+        if not self._forks_under_way:
+            for pid in set(child_pids()) - self._children - self._not_ours:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(INHERITED_LOOK_S, self._reap_inherited)
 
     async def _stage(self, name: str) -> StageClient:
         if name == "plain":

@@ -84,20 +84,31 @@ def pack(
     archive_format: str = "default",
     *,
     force: bool = False,
+    manifest: str | None = None,
 ) -> Path:
-    """Write the archive below `export_path`; returns its path."""
+    """Write the archive below `export_path`; returns its path.
+
+    Its manifest tells of `parts`, or is the given text.
+    """
     if archive_format not in ARCHIVE_SUFFIXES:
         raise ArchiverError(
             f"Archive format {archive_format}: expected one of {', '.join(ARCHIVE_SUFFIXES)}."
         )
     suffix = ARCHIVE_SUFFIXES[archive_format]
     target = check_target("model", parts.model_name, export_path, suffix, force=force)
-    write_archive(target, archive_format, parts.model_name, _collect(parts))
+    content = (manifest_json(parts) if manifest is None else manifest).encode()
+    entries = {**_collect(parts), MANIFEST_PATH: content}
+    write_archive(target, archive_format, parts.model_name, entries)
     return target
 
 
+def manifest_json(parts: ArchiveParts) -> str:
+    """The text of MANIFEST.json for these parts."""
+    return json.dumps(_manifest(parts), indent=2)
+
+
 def _collect(parts: ArchiveParts) -> dict[str, Content]:
-    """Every entry by its name, in the order of the archive: sorted, the manifest last."""
+    """Every entry but the manifest by its name, in the order of the archive: sorted."""
     entries: dict[str, Content] = {}
     handler_file = _handler_file(parts)
     named = (parts.serialized_file, parts.model_file, handler_file, parts.requirements_file)
@@ -112,8 +123,7 @@ def _collect(parts: ArchiveParts) -> dict[str, Content]:
             else:
                 _add(entries, path.name, existing_file(str(path)))
     entries.pop(MANIFEST_PATH, None)
-    manifest = json.dumps(_manifest(parts), indent=2).encode()
-    return {**dict(sorted(entries.items())), MANIFEST_PATH: manifest}
+    return dict(sorted(entries.items()))
 
 
 def _add(entries: dict[str, Content], name: str, file: Path) -> None:

@@ -84,11 +84,24 @@ class UnpackDir:
             return
         shutil.rmtree(self.path, ignore_errors=True)
         if self.path.exists():
+            _open_up(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
             log.warning("could not remove all of %s", self.path)
         else:
             self.lock_path.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
+
+
+def _open_up(directory: Path) -> None:
+    """Take back our rights on directories which who made them has closed, even to himself."""
+    with contextlib.suppress(OSError):
+        directory.chmod(0o700)
+        for place, names, _ in os.walk(directory):
+            for path in (os.path.join(place, name) for name in names):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
 
 
 def _try_lock(lock: int, path: Path) -> bool:

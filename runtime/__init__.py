@@ -1,23 +1,26 @@
 """Torchkeep in ten minutes: a folder is a process.
 
 runtime/     the ground both processes stand on: configuration, messages, the sealed wire.
-             Imports nothing else of ours, except `runtime/__main__.py`, the roof, which
-             parses the command line, composes everything and serves until SIGTERM.
+             Imports nothing else of ours, except `runtime/__main__.py`, the door to the roof.
 frontend/    the one frontend process: HTTP in, jobs, workers out. Never imports torch.
 backend/     the zygote and the worker processes it forks: sealed messages in, handler calls.
              `backend/ts-compat` is a path root that holds the `ts` package handlers import.
 modelstore/  archives at rest: open, check, unpack, write, seal. Stands alone.
 client/      a user's own process: verify a server, then talk to it. Shares claims, quotes,
              certificates and sealed messages with the server, through runtime/ alone.
+roof/        the top of the frontend process, and the only folder that knows the others: parses
+             the command line, plans, composes everything and serves until SIGTERM.
 
-        runtime/__main__ (roof: parse, compose, run)
+             roof/ (parse, plan, compose, run)
           |            |              |
      frontend/ ---> modelstore/    asks the zygote (`python -P -m torchkeep.backend`) for workers
           |                             |
           +--------> runtime/ <---------+      frontend and backend meet only in runtime/messages.py
 
-A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code;
-`runtime/config.py` is the one table of keys, whose file `runtime/properties.py` reads.
+A start: `runtime/start_stop.py` is `torchserve`, from the first check to the exit code, and
+`runtime/container.py` what comes before it in the image that Dockerfile.tdx makes;
+`runtime/config.py` is the one table of keys, whose file `runtime/properties.py` reads. Then
+`roof/serving.py` settles a `roof/plan.py`, and `roof/composition.py` builds the server from it.
 
 Life of a request: `frontend/http_protocol.py` -> `app.Api.begin` -> `inference.submit` ->
 `targets.read_target` -> `registry.get` -> `parsing.read_input` -> `ServedModel.submit` ->
@@ -37,9 +40,10 @@ chunks on the wire -> `WorkerProcess` -> `Job` -> `frontend/piece_stream.py` -> 
 Over TLS, `frontend/tls_transport.py` is below that protocol; `runtime/tls.py` says how it speaks,
 `runtime/tls_files.py` where its certificate and key come from.
 
-Life of a model: `management` -> `ModelStore.open(url)` (`modelstore/download.py` fetches it, if
-`modelstore/reach.py` lets it) -> `ModelRegistry.register`, which lets
-`frontend/dependencies.py` install what the archive lists -> `ServedModel.scale` ->
+Life of a model: `management` -> `ModelStore.open(url)`, a `modelstore/opening.py`
+(`modelstore/download.py` fetches it, if `modelstore/reach.py` lets it) -> `ModelRegistry.register`,
+which settles its `frontend/model_spec.py` and lets `frontend/dependencies.py` install what the
+archive lists -> `ServedModel.scale` ->
 `WorkerProcess` -> `WorkerOrigin.fork` -> `Load` -> `Loaded` -> serving.
 A worker is forked from the zygote stage that has its handler's imports (plain, torch, ipex) or
 from a model stage, which has loaded the model; `backend/warm_up.py` and `backend/cpu.py` make a

@@ -19,7 +19,7 @@ CLIENT_COMMANDS: Mapping[str, str] = {
     "initdata": "print the annotation and the measurement of an initdata file",
 }
 
-Action = Literal["start", "stop", "version", "doctor"]
+Action = Literal["start", "stop", "version", "doctor", "health"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,13 @@ def parse_torchkeep(argv: Sequence[str], others: Mapping[str, str] = MappingProx
     )
     doctor.add_argument("--ts-config", help="configuration file of the server, if not the usual")
     doctor.set_defaults(action="doctor", models=())
+    health = commands.add_parser(
+        "health",
+        help="ask the server that runs here how it is",
+        description="Ask the server that runs here for its /ping, at the address that its own "
+        "configuration says. The exit code is 0 if it is healthy and 1 if not.",
+    )
+    health.set_defaults(action="health", models=())
     for name, text in others.items():
         commands.add_parser(name, help=text)
     return _flags(parser.parse_args(argv or ["--help"]))

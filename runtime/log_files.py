@@ -1,5 +1,7 @@
 """A log file that rolls as TorchServe's do: at 100 MB, at midnight, five old ones kept.
 
+Where the file system is small, such as a volume in memory, it rolls before that.
+
 Only the thread that writes the logs uses it; older files are compressed beside it, so that
 a hundred megabytes of them hold up no line.
 """
@@ -14,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 MAX_BYTES = 100 << 20
+MAX_SHARE = 1 / 100  # of its file system, which may be memory that models are unpacked into
 MAX_OLD_FILES = 5
 _COMPRESSION = 1  # log lines repeat themselves: more effort gains little
 
@@ -36,6 +39,7 @@ class LogFile:
         self._file = FileIO(self.path, "a", opener=_open_for_group)
         status = os.fstat(self._file.fileno())
         self._size = status.st_size
+        self._max_bytes = min(self._max_bytes, _share_of_disk(self._file.fileno()))
         self._day = _day(status.st_mtime if self._size else time.time())
 
     def write(self, text: str) -> None:
@@ -105,6 +109,13 @@ class LogFile:
 def _open_for_group(path: str, flags: int) -> int:
     """Not for everybody: a worker with a user of its own has no business in other models' logs."""
     return os.open(path, flags, 0o640)
+
+
+def _share_of_disk(file: int) -> int:
+    """The bytes that one file may have where it lies."""
+    disk = os.fstatvfs(file)
+    size = disk.f_blocks * disk.f_frsize
+    return int(size * MAX_SHARE) if size else MAX_BYTES  # a ramfs has no size
 
 
 def _day(at: float) -> str:

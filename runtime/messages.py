@@ -9,18 +9,26 @@ Nothing is believed about the peer: `unpack` checks every type and count, and ra
 `MessageError` for anything that `pack` would not have written.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-import msgpack
+# By name: a handler may exchange them in msgpack itself, as `msgpack_numpy.patch()` does.
+from msgpack import Packer, unpackb
 
 from torchkeep.runtime.errors import MessageError
 
 Body: TypeAlias = bytes | bytearray | memoryview
 
 MAX_METADATA_BYTES = 64 << 20  # headers and names only; bodies are counted apart
+_BUFFER_BYTES = 1 << 12  # to begin with; by itself it takes 256 KB, which a handler may not leave
 MAX_ITEMS = 1 << 16  # requests of a batch, parameters of a request, metrics of a reply
+# Of a stranger, which a worker is to the frontend. A list costs it one byte to send and us a
+# hundred to hold, so what it may send is counted twice: by length, and by lists and maps.
+MAX_REPLY_METADATA_BYTES = 16 << 20
+MAX_REPLY_CONTAINERS = 4 * MAX_ITEMS + 16  # two for each answer, two for each metric
+_FEW_BYTES = 1 << 16  # metadata up to this length cannot do harm
 
 
 # How a loaded model is run: a batch after the other, step by step (continuous batching), or many
@@ -210,15 +218,30 @@ def pack(message: Message) -> tuple[bytes, list[Body]]:
         case Loaded(status, text, threads, engine):
             packed = ["loaded", status, text, threads, engine]
     packed.append([len(body) for body in bodies])
-    return msgpack.packb(packed), bodies
+    return Packer(buf_size=_BUFFER_BYTES).pack(packed), bodies
 
 
-def unpack_metadata(metadata: Body) -> list[Any]:
-    """The outer list of a metadata record; its last item is the list of body lengths."""
-    if len(metadata) > MAX_METADATA_BYTES:
+def unpack_metadata(metadata: Body, is_reply: bool = False) -> list[Any]:
+    """The outer list of a metadata record; its last item is the list of body lengths.
+
+    `is_reply`: it comes from a worker, so it may be made to fill our memory.
+    """
+    if len(metadata) > (MAX_REPLY_METADATA_BYTES if is_reply else MAX_METADATA_BYTES):
         raise MessageError(f"metadata of {len(metadata)} bytes")
     try:
-        packed = msgpack.unpackb(metadata, strict_map_key=True, max_ext_len=0)
+        if len(metadata) <= _FEW_BYTES:
+            packed = unpackb(metadata, strict_map_key=True, max_ext_len=0)
+        else:
+            passed = _container_counter(MAX_REPLY_CONTAINERS) if is_reply else None
+            packed = unpackb(
+                metadata,
+                strict_map_key=True,
+                max_ext_len=0,
+                max_array_len=MAX_ITEMS,
+                max_map_len=MAX_ITEMS,
+                list_hook=passed,
+                object_hook=passed,
+            )
     except (ValueError, RecursionError) as error:
         raise MessageError("metadata is no msgpack") from error
     if not isinstance(packed, list) or len(packed) < 2:
@@ -227,6 +250,18 @@ def unpack_metadata(metadata: Body) -> list[Any]:
     if lengths and min(lengths) < 0:
         raise MessageError("a body has a negative length")
     return packed
+
+
+def _container_counter(limit: int) -> Callable[[Any], Any]:
+    """Lets lists and maps pass, as msgpack completes them, until there are too many."""
+    count = itertools.count(1)
+
+    def passed(container: Any) -> Any:
+        if next(count) > limit:
+            raise MessageError("metadata holds too many lists and maps")
+        return container
+
+    return passed
 
 
 def unpack(packed: list[Any], bodies: Sequence[Body]) -> Message:

@@ -63,9 +63,19 @@ def is_alive(pid: int) -> bool:
 
 def is_server(pid: int) -> bool:
     """Whether this process is a Torchkeep server, to the eye of `ps`."""
+    return server_arguments(pid) is not None
+
+
+def server_arguments(pid: int) -> list[str] | None:
+    """What that server was started with, but for its program; None if it is no server."""
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
-        return False
-    script = [os.path.basename(argument) for argument in arguments[:2]]
-    return _MODULE in arguments or any(command in script for command in _COMMANDS)
+        return None
+    arguments = line.removesuffix("\0").split("\0")
+    if _MODULE in arguments:
+        return arguments[arguments.index(_MODULE) + 1 :]
+    for index, argument in enumerate(arguments[:2]):
+        if os.path.basename(argument) in _COMMANDS:
+            return arguments[index + 1 :]
+    return None

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torchkeep.runtime.kernel import prctl
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a server drains and ends
 
 
 def become_subreaper() -> None:

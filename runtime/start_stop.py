@@ -20,7 +20,14 @@ from torchkeep.runtime.command_line import (
     parse_torchserve,
 )
 from torchkeep.runtime.errors import ConfigError
-from torchkeep.runtime.pid_file import PidFile, default_pid_file, is_alive, is_server
+from torchkeep.runtime.key_file import key_file
+from torchkeep.runtime.pid_file import (
+    PidFile,
+    default_pid_file,
+    is_alive,
+    is_server,
+    server_arguments,
+)
 
 STOP_TIMEOUT_S = 60  # how long `--stop --foreground` waits; the server drains no longer either
 
@@ -51,16 +58,16 @@ def server_process(argv: Sequence[str] | None, serve: Serve) -> int:
 def torchkeep(
     argv: Sequence[str] | None,
     serve: Serve,
-    doctor: Serve,
+    inspections: Mapping[str, Serve],
     others: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """`others` are the commands that are run elsewhere, for the help."""
+    """`inspections` only look, by action; `others` are run elsewhere, for the help."""
     arguments = sys.argv[1:] if argv is None else argv
     flags = parse_torchkeep(arguments, others)
-    if flags.action != "doctor":
+    if flags.action not in inspections:
         return _run(flags, arguments, serve)
     try:
-        return doctor(flags)
+        return inspections[flags.action](flags)
     except ConfigError as error:
         _say_invalid(error)
         return 1
@@ -95,6 +102,21 @@ def _run(flags: Flags, arguments: Sequence[str], serve: Serve) -> int:
         return 1
     finally:
         pid_file.remove_own()
+
+
+def running_server_flags() -> Flags | None:
+    """What the server was started with that the pid file names; None if none runs.
+
+    Of another working directory than this process has, its relative paths lead elsewhere.
+    """
+    try:
+        pid = default_pid_file().read()
+    except ValueError:
+        return None
+    arguments = None if pid is None else server_arguments(pid)
+    if arguments is None:
+        return None
+    return parse_torchserve(arguments[1:] if arguments[:1] == ["serve"] else arguments)
 
 
 def _running_server(pid_file: PidFile) -> int | None:
@@ -163,7 +185,7 @@ def _stop(pid: int | None, pid_file: PidFile, wait: bool) -> int:
             signal.pidfd_send_signal(process, signal.SIGTERM)
             # At once, so that the next --start need not wait for the drain.
             pid_file.remove()
-            Path("key_file.json").unlink(missing_ok=True)
+            key_file(Path.cwd()).unlink(missing_ok=True)
             if not wait:
                 _say("TorchServe has stopped.")
             elif not _has_ended(process, STOP_TIMEOUT_S):

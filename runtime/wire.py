@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torchkeep.runtime.errors import MessageError, WireError
 from torchkeep.runtime.messages import (
     MAX_METADATA_BYTES,
+    MAX_REPLY_METADATA_BYTES,
     Body,
     Message,
     pack,
@@ -34,6 +35,8 @@ MAX_FRAME_BYTES = 1 << 30  # all bodies of one message together
 INLINE_BYTES = 1 << 13  # bodies up to this size together travel in the first record
 _SCRATCH_BYTES = 1 << 16  # records up to this size are opened in place
 _PREFIX = struct.Struct(">I")
+
+NO_KEYS = "this process has forgotten its keys"
 
 Role = Literal["frontend", "worker"]
 
@@ -64,8 +67,11 @@ class Wire:
         self, role: Role, secret: Body, worker_id: str, max_body_bytes: int = MAX_FRAME_BYTES
     ) -> None:
         send_key, receive_key = session_keys(secret, role, worker_id)
-        self._sealer = AESGCM(send_key)
-        self._opener = AESGCM(receive_key)
+        self._takes_replies = role == "frontend"
+        most = MAX_REPLY_METADATA_BYTES if self._takes_replies else MAX_METADATA_BYTES
+        self._max_first_bytes = _PREFIX.size + most + INLINE_BYTES
+        self._sealer: AESGCM | _NoKey = AESGCM(send_key)
+        self._opener: AESGCM | _NoKey = AESGCM(receive_key)
         # Nonces are 96-bit counters: unique because each key lives for one connection, and
         # one direction of it.
         self._sealed = 0
@@ -81,8 +87,16 @@ class Wire:
         self._bodies: list[Body] = []
         self._broken = False
 
+    def forget_keys(self) -> None:
+        """Seal and open no more: in a fork of the process that does, a nonce would come twice."""
+        self._sealer = self._opener = _NoKey()
+        self._broken = True
+
     def seal(self, message: Message) -> list[Body]:
-        """The buffers of one frame, to be written in order (scatter-gather)."""
+        """The buffers of one frame, to be written in order (scatter-gather).
+
+        Raises WireError once the keys are forgotten.
+        """
         metadata, bodies = pack(message)
         first: list[Body] = [_PREFIX.pack(len(metadata)), metadata]
         if sum(map(len, bodies)) <= INLINE_BYTES:
@@ -156,7 +170,7 @@ class Wire:
 
     def _check_length(self, length: int) -> None:
         if self._metadata is None:
-            if not _PREFIX.size < length <= _PREFIX.size + MAX_METADATA_BYTES + INLINE_BYTES:
+            if not _PREFIX.size < length <= self._max_first_bytes:
                 raise WireError("a first record has an impossible length")
         elif length != self._lengths[len(self._bodies)]:
             raise WireError("a body is not as long as announced")
@@ -187,7 +201,9 @@ class Wire:
         end = _PREFIX.size + length
         if end > len(opened):
             raise WireError("the metadata is longer than its record")
-        self._metadata = unpack_metadata(memoryview(opened)[_PREFIX.size : end])
+        self._metadata = unpack_metadata(
+            memoryview(opened)[_PREFIX.size : end], self._takes_replies
+        )
         self._lengths = self._metadata[-1]
         total = sum(self._lengths)
         self._check_announced(self._lengths, total)
@@ -205,3 +221,15 @@ class Wire:
             raise WireError(f"a body of {max(lengths)} bytes, the limit is {self._max_body_bytes}")
         if total > MAX_FRAME_BYTES:
             raise WireError("a frame is too large")
+
+
+class _NoKey:
+    """In the place of a key that is forgotten."""
+
+    def encrypt(self, nonce: bytes, data: Body, associated_data: bytes) -> bytes:
+        raise WireError(NO_KEYS)
+
+    def decrypt_into(
+        self, nonce: bytes, data: Body, associated_data: bytes, buffer: bytearray
+    ) -> int:
+        raise WireError(NO_KEYS)

@@ -1,13 +1,17 @@
 """What the tests share: free ports, real servers, and the promise that nothing is left over."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -32,6 +36,29 @@ if ROOT not in sys.path:
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
+LEFT_DEADLINE_S = 5.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a place of its own for temporary files, so that it sees what is left there.
+
+    pytest keeps what `tmp_path` is for elsewhere, to be looked at.
+    """
+    before = {name: os.environ.get(name) for name in ("PYTEST_DEBUG_TEMPROOT", "TMPDIR")}
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    place = tempfile.mkdtemp(prefix="torchkeep-tests-")
+    os.chmod(place, 0o1777)  # as /tmp is: some tests are other users
+    os.environ["TMPDIR"] = tempfile.tempdir = place
+
+    def restore() -> None:
+        tempfile.tempdir = None
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        shutil.rmtree(place, ignore_errors=True)
+
+    config.add_cleanup(restore)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,22 +79,77 @@ def poll(condition: Callable[[], Any], what: str, deadline_s: float = START_DEAD
 
 
 @pytest.fixture(autouse=True)
-def no_child_left() -> Iterator[None]:
-    """Every process that a test started has ended, and was waited for, when the test ends."""
-    me = psutil.Process()
-    before = set(me.children(recursive=True))
+def nothing_left() -> Iterator[None]:
+    """What a test started has ended, and nothing that it made is there any more, when it ends.
+
+    Processes (and all of them were waited for), sockets of this process, temporary files, and
+    memory that has a name.
+    """
+    processes = psutil.Process().children(recursive=True)
+    sockets, files, memory = _own_sockets(), _temporary_files(), _shared_memory()
     yield
-    end = time.monotonic() + 5
-    while left := set(me.children(recursive=True)) - before:
-        # The test process is a subreaper (as the server is): orphans come to it.
-        for orphan in left:
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, orphan.pid, os.WEXITED | os.WNOHANG)
+    end = time.monotonic() + LEFT_DEADLINE_S
+    while left := [
+        *_children_but(processes),
+        *_own_sockets() - sockets,
+        *_temporary_files() - files,
+        *_shared_memory() - memory,
+    ]:
         if time.monotonic() > end:
-            for orphan in left:
-                orphan.kill()
-            pytest.fail(f"left running: {left}")
+            for one in left:
+                if isinstance(one, psutil.Process):
+                    one.kill()
+            pytest.fail(f"left by the test: {left}")
         time.sleep(0.02)
+
+
+def _children_but(known: Sequence[psutil.Process]) -> set[psutil.Process]:
+    children = set(psutil.Process().children(recursive=True)) - set(known)
+    # The test process is a subreaper (as the server is): orphans come to it.
+    for orphan in children:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, orphan.pid, os.WEXITED | os.WNOHANG)
+    return children
+
+
+def _own_sockets() -> set[str]:
+    """By the numbers that the kernel gives them."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {target for target in found if target.startswith("socket:")}
+
+
+def _temporary_files() -> set[str]:
+    # torch makes a directory when it is imported, and removes it at the end of the process.
+    torch = sys.modules.get("torch.distributed.nn.jit.instantiator")
+    of_torch = {os.path.basename(torch._TEMP_DIR.name)} if torch is not None else set()
+    return set(os.listdir(tempfile.gettempdir())) - of_torch
+
+
+def _shared_memory() -> set[str]:
+    """What lies in /dev/shm of processes that have ended: other runs are at work there, too."""
+    area = f"torchkeep-{os.geteuid()}"  # which may stay, empty
+    found = set()
+    for name in set(os.listdir("/dev/shm")) - {area}:
+        number = re.search(r"[_-]([0-9]+)(?![0-9])", name)
+        if number is not None and not psutil.pid_exists(int(number[1])):
+            found.add(name)
+    return found | _unused_unpack_dirs(Path("/dev/shm") / area / "models")
+
+
+def _unused_unpack_dirs(models: Path) -> set[str]:
+    """See `UnpackArea`: a server holds the lock of each directory that it uses."""
+    found = set()
+    for path in models.glob(".*.lock"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            found.add(str(path))
+    return found
 
 
 @pytest.fixture(name="poll")

@@ -19,9 +19,29 @@ from types import ModuleType
 from typing import IO
 
 import pytest
+from neighbouring_ports import neighbouring_ports
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
+README = DEMO.parent / "README.md"
 START_LIMIT_S = 100
+
+# Of these lines of the transcript, the rest depends on the machine.
+BEGINNINGS = (
+    "  epoch #",
+    "Packed ",
+    "Starting the server: torchserve --start --foreground --model-store model_store"
+    " --models digits=digits.mar --ncs --disable-token-auth --enable-model-api",
+    "Configuration: ",
+    "Engine: ",
+    "Plan: ",
+    "Model digits #: # of # workers ready",
+    "Model digits # runs by ",
+    "Sent ",
+    "  curl ",
+    "  tail ",
+)
+# Warnings, how long it takes, and the log with its times; and what stands for more of these.
+MAY_BE_MISSING = ("Warning: ", "  waiting ", "#-#-#", "... (")
 
 
 @pytest.fixture
@@ -38,7 +58,7 @@ def demo_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def serve_digits() -> ModuleType:
+def serve_digits(demo_path: None) -> ModuleType:
     return load("serve_digits")
 
 
@@ -79,7 +99,7 @@ def test_archive_holds_model_weights_handler_and_config(
 ) -> None:
     weights = tmp_path / "digits.pt"
     weights.write_bytes(b"weights")
-    serve_digits.pack(weights, tmp_path)
+    load("digit_archive").pack(weights, tmp_path)
     with zipfile.ZipFile(tmp_path / "digits.mar") as archive:
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
         assert manifest["model"] == {
@@ -103,7 +123,7 @@ def test_server_that_ends_early_fails_the_demo(serve_digits: ModuleType) -> None
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as server:
         server.wait()
         with pytest.raises(serve_digits.DemoFailed, match=r"did not start \(code 3\)"):
-            serve_digits.wait_until_ready(server, serve_digits.Ports(free_ports()))
+            serve_digits.wait_until_ready(server, serve_digits.Ports(neighbouring_ports(3)))
 
 
 @pytest.mark.torch
@@ -155,7 +175,7 @@ def test_handler_answers_digit_and_probability() -> None:
 @pytest.mark.timeout(START_LIMIT_S + 60)
 def test_demo_answers_right_and_stops_cleanly(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
-    first_port = free_ports()
+    first_port = neighbouring_ports(3)
     log_path = tmp_path / "demo.log"
     # The pid file of a server lies in the temporary directory: this one gets its own.
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -172,8 +192,21 @@ def test_demo_answers_right_and_stops_cleanly(tmp_path: Path) -> None:
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(60) == 0
     assert log_path.read_text().endswith("Stopped.\n")
+    _, _, transcript = README.read_text().partition("<!-- transcript of `make serve`: begin -->")
+    shown = transcript.partition("```text\n")[2].partition("```")[0]
+    assert kinds_of_lines(shown) == kinds_of_lines(log_path.read_text())
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", first_port), timeout=5)
+
+
+def kinds_of_lines(transcript: str) -> set[str]:
+    """What is said, whatever the numbers."""
+    found = set()
+    for line in transcript.splitlines():
+        kind = re.sub(r"[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?", "#", line)
+        if kind and not kind.startswith(MAY_BE_MISSING):
+            found.add(next((one for one in BEGINNINGS if kind.startswith(one)), kind))
+    return found
 
 
 @contextmanager
@@ -199,22 +232,3 @@ def wait_for(pattern: str, log_path: Path, demo: subprocess.Popen[bytes]) -> Non
         if demo.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"the demo got no further than:\n{log_path.read_text()}")
         time.sleep(0.05)
-
-
-def free_ports() -> int:
-    """The first of three neighbouring ports that are free now."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        if first < 65000 and all(is_free(port) for port in range(first, first + 3)):
-            return first
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

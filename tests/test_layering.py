@@ -1,6 +1,7 @@
 """The import rules of the map in `runtime/__init__.py`: a folder is a process."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("runtime", "frontend", "backend", "modelstore", "client")
+FOLDERS = ("runtime", "frontend", "backend", "modelstore", "client", "roof")
 TS_COMPAT = ROOT / "backend" / "ts-compat"
-ROOF = ROOT / "runtime" / "__main__.py"
+DOOR = ROOT / "runtime" / "__main__.py"  # the one way into the roof
 
 # Folder -> what else of ours, and whose libraries, its process may import.
 OURS = {
@@ -21,13 +22,13 @@ OURS = {
     "backend": {"runtime"},
     "modelstore": set[str](),
     "client": {"runtime"},
+    "roof": {"runtime", "frontend", "modelstore", "client"},
 }
 LIBRARIES = {
     "runtime": {"cbor2", "cryptography", "msgpack", "yaml"},
     "frontend": {
         "httptools",
         "msgpack",
-        "prometheus_client",
         "python_multipart",
         "starlette",
         "uvicorn",
@@ -44,7 +45,11 @@ LIBRARIES = {
     },
     "modelstore": {"botocore", "cryptography", "yaml"},
     "client": {"cbor2", "cryptography", "dcap_qvl", "httpx", "yaml"},
+    "roof": {"cryptography", "starlette", "uvloop"},
 }
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}  # of libraries that are called otherwise
 
 
 def modules_of(folder: str) -> Iterator[Path]:
@@ -88,7 +93,7 @@ def test_folder_imports_only_what_its_process_may(folder: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {name}: {reason}"
         for path in modules_of(folder)
-        if path != ROOF
+        if path != DOOR
         for line, name in imports_of(path.read_text())
         if (reason := violation(folder, name))
     ]
@@ -136,6 +141,9 @@ def test_the_archivers_import_the_modelstore_and_nothing_else(package: str) -> N
         ("client", "from torchkeep.modelstore.keys import key_bytes"),
         ("frontend", "from torchkeep.client import Client"),
         ("runtime", "import httpx"),
+        ("client", "from standins.key_services import Broker"),
+        ("runtime", "from torchkeep.roof.plan import Plan"),
+        ("roof", "from torchkeep.backend import worker"),
     ],
 )
 def test_planted_violation_is_caught(folder: str, source: str) -> None:
@@ -149,6 +157,7 @@ def test_planted_violation_is_caught(folder: str, source: str) -> None:
         ("backend", "import torch"),
         ("modelstore", "import yaml"),
         ("client", "from torchkeep.runtime.claims import parse_claims"),
+        ("roof", "from torchkeep.client import commands"),
     ],
 )
 def test_allowed_import_is_not_caught(folder: str, source: str) -> None:
@@ -169,6 +178,17 @@ def test_wheel_holds_every_package_of_the_tree() -> None:
     assert sorted(packages) == sorted(".".join(("torchkeep", *package.parts)) for package in found)
 
 
+@pytest.mark.parametrize("folder", LIBRARIES)
+def test_whoever_installs_the_package_gets_the_libraries_that_a_folder_imports(folder: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    required = [*project["dependencies"]]
+    for name in ("torch", "ipex", "client", "s3"):
+        required += extras[name]
+    known = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in required}
+    assert {DISTRIBUTIONS.get(one, one) for one in LIBRARIES[folder] - {"ts"}} <= known
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_package_marker_holds_a_docstring_and_no_code(folder: str) -> None:
     docstring, *rest = ast.parse((ROOT / folder / "__init__.py").read_text()).body
@@ -182,7 +202,7 @@ def _only_names(node: ast.stmt) -> bool:
     return isinstance(node, ast.ImportFrom) or ast.unparse(node).startswith("__all__ = ")
 
 
-@pytest.mark.parametrize("folder", ["runtime", "frontend", "modelstore", "client"])
+@pytest.mark.parametrize("folder", ["runtime", "frontend", "modelstore", "client", "roof"])
 def test_folder_imports_no_torch_in_a_fresh_interpreter(folder: str) -> None:
     names = [
         f"torchkeep.{folder}.{path.stem}"

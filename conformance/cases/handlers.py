@@ -128,4 +128,19 @@ EXPLANATIONS = Scenario(
 )
 
 
-SCENARIOS = [ENTRY_POINTS, CLASSES, TENSOR, RESNET, EXPLANATIONS]
+PLACES = Scenario(
+    "places",
+    archives=("places", "places_dir", "places_shadowed"),
+    cases=[
+        register("places"),
+        infer("places of an archive", "/predictions/places"),
+        register("places_dir", url="places_dir"),
+        infer("places of a directory", "/predictions/places_dir"),
+        register("places_shadowed"),
+        infer("modules of an archive", "/predictions/places_shadowed"),
+    ],
+    environment={"PYTHONPATH": "/nowhere/inherited"},
+)
+
+
+SCENARIOS = [ENTRY_POINTS, CLASSES, TENSOR, RESNET, EXPLANATIONS, PLACES]

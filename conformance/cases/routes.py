@@ -166,10 +166,13 @@ OPEN_INFERENCE = Scenario(
     models=("echo.mar",),
     config={"default_workers_per_model": "1", "ts_open_inference_protocol": "true"},
     cases=[
+        *(infer(f"GET {path}", path, method="GET",
+                deliberate="models-of-open-inference", our_status=200)
+          for path in ("/v2/models/echo", "/v2/models/echo/ready")),
         *(infer(f"GET {path}", path, method="GET")
           for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/v2/health",
-                       "/v2/health/other", "/v2/health/live/more", "/v2/models", "/v2/models/echo",
-                       "/v2/models/echo/ready", "/v2/models/echo/versions",
+                       "/v2/health/other", "/v2/health/live/more", "/v2/models",
+                       "/v2/models/echo/versions",
                        "/v2/models/echo/versions/1.0", "/v2/models/unknown/versions/1.0",
                        "/v2/models/echo/versions/1.0/infer", "/v2/models/echo/versions/1.0/ready",
                        "/v2/models/echo/versionsmore/x", "/v1/models/echo/versions/1.0",

@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -140,13 +139,24 @@ def test_an_unknown_envelope_fails_the_load(tmp_path: Path) -> None:
         load(tmp_path, "def handle(d, c): return d", envelope="no_such")
 
 
-def test_ts_then_the_model_are_first_on_both_paths(
+def test_ts_then_torchserves_order_are_first_on_both_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    expose_handler_paths(tmp_path, "dir/handler.py")
-    expected: list[Any] = [str(TS_COMPAT), str(tmp_path / "dir"), str(tmp_path)]
-    assert sys.path[:3] == expected
-    assert os.environ["PYTHONPATH"].split(":") == [*expected, "/somewhere"]
-    expose_handler_paths(tmp_path, "dir/handler.py")
-    assert os.environ["PYTHONPATH"].split(":") == [*expected, "/somewhere"]
+    expected = [str(TS_COMPAT), str(tmp_path / "dir"), "/somewhere", str(tmp_path)]
+    for _ in range(2):
+        expose_handler_paths(tmp_path, "dir/handler.py")
+        assert sys.path[:4] == expected
+        assert os.environ["PYTHONPATH"].split(":") == expected
+
+
+def test_a_model_that_is_served_in_place_is_searched_there_and_beside_its_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    model, link = tmp_path / "model", tmp_path / "unpacked" / "model"
+    model.mkdir()
+    link.parent.mkdir()
+    link.symlink_to(model)
+    expose_handler_paths(link, "handler.py")
+    assert sys.path[:3] == [str(TS_COMPAT), str(model), str(link.parent)]

@@ -54,3 +54,20 @@ def test_threads_are_the_plans_unless_the_environment_decides(
 def test_a_process_without_torch_computes_with_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert process.compute_threads() == 0
+
+
+@pytest.mark.parametrize("streams", ["None", "object()", "open(os.devnull, 'w')"])
+def test_a_process_ends_whatever_was_made_of_its_streams(streams: str) -> None:
+    code = (
+        "import os, sys, threading\n"
+        "from torchkeep.backend import process\n"
+        "def child():\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        f"    sys.stdout = sys.stderr = {streams}\n"
+        "    getattr(sys.stdout, 'close', int)()\n"
+        "    raise {}\n"
+        "process.run_to_exit(child)\n"
+    )
+    for error, status in (("ValueError('x')", 1), ("SystemExit('why')", 1), ("SystemExit(7)", 7)):
+        ended = subprocess.run([sys.executable, "-c", code.format(error)], timeout=60)
+        assert ended.returncode == status

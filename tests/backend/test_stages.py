@@ -170,3 +170,14 @@ def test_ipex_is_for_models_that_ours_load_and_for_who_imports_it(tmp_path: Path
     assert needs_of("image_classifier", tmp_path, True) == Needs("ipex", can_share=True)
     assert needs_of("image_classifier", tmp_path, False) == Needs("torch", can_share=True)
     assert needs_of("no_such_handler", tmp_path, True) == Needs("plain", can_share=False)
+
+
+def test_an_archive_with_its_own_copy_of_a_library_is_plain(tmp_path: Path) -> None:
+    (tmp_path / "handler.py").write_text("import torch, msgpack\nclass H(BaseHandler): ...\n")
+    assert stage_of("handler.py", tmp_path) == "torch"
+    (tmp_path / "statistics.py").write_text("")  # one of the standard library is no reason
+    (tmp_path / "msgpack.txt").write_text("")
+    (tmp_path / "msgpack").mkdir()
+    assert stage_of("handler.py", tmp_path) == "torch"
+    (tmp_path / "msgpack" / "__init__.py").write_text("")
+    assert needs_of("handler.py", tmp_path, False) == Needs("plain", can_share=False)

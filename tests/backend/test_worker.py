@@ -10,6 +10,7 @@ import pytest
 
 from torchkeep.backend import worker
 from torchkeep.backend.worker import Worker
+from torchkeep.runtime.messages import Loaded
 from torchkeep.runtime.wire import SECRET_BYTES, Wire
 
 
@@ -84,3 +85,11 @@ def test_on_one_core_a_worker_does_not_look_out(
     here.sendall(b"abc")
     waiting._receive()
     assert not waiting._looks_out
+
+
+def test_a_fork_of_a_worker_cannot_answer(ours: tuple[socket.socket, Worker]) -> None:
+    here, waiting = ours
+    waiting._leave_to_parent()
+    with pytest.raises(SystemExit, match="only the worker answers"):
+        waiting._send(Loaded(200, "loaded"))
+    assert here.recv(1) == b""

@@ -1,12 +1,12 @@
 """What wrk's output is read as; wrk itself runs where it is installed."""
 
 import shutil
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from serving import serving
 
 from bench.load import LoadFailed, parse, run_requests, run_wrk
 
@@ -82,16 +82,9 @@ def test_whole_requests_are_sent_in_turn(tmp_path: Path) -> None:
     numbers = [b"%03d" % number for number in range(1000)]
     heads = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
     (tmp_path / "requests").write_bytes(b"".join(heads + number for number in numbers))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Counting)) as server:
         url = f"http://127.0.0.1:{server.server_port}/"
         result = run_requests(url, tmp_path / "requests", len(heads) + 3, 1, 1)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert result.errors == {}
     assert result.bytes_read > result.requests
     first = numbers.index(Counting.seen[0])  # wrk looks at one or two itself

@@ -1,7 +1,7 @@
 """Where collateral comes from; the service is a stand-in that speaks the protocol of a PCCS."""
 
+import contextlib
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from attested import NONCE, AttestedServer, policy_for, spki
+from serving import serving
 
 from torchkeep.client.collateral import (
     KEPT_S,
@@ -28,6 +29,13 @@ from torchkeep.runtime import simulated_tee
 QUOTE = simulated_tee.mint_quote(bytes(64))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def loop_of_the_library() -> None:
+    """dcap_qvl starts one at its first question, with a pair of sockets, and keeps it for ever."""
+    with contextlib.suppress(CollateralError):
+        CollateralService("http://127.0.0.1:1").text(QUOTE)
+
+
 @dataclass
 class Pccs:
     """Answers for every platform with collateral of the simulated TEE."""
@@ -41,14 +49,8 @@ class Pccs:
     def listening(self) -> Iterator["Pccs"]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
+        with serving(server):
             yield self
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def answer(self, path: str) -> tuple[bytes, str, str]:
         """Body, and the header that has the chain of who signed it."""

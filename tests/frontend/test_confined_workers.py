@@ -1,7 +1,6 @@
 """Confined workers of every origin: they serve, restart and end as others do."""
 
 import asyncio
-import itertools
 import json
 import os
 import signal
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ground import worker_ground
 from waiting import until
 
-from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.cores import Cores
@@ -62,15 +61,9 @@ async def serving(
     (path / "store" / "m").mkdir(parents=True)
     (path / "store" / "m" / "h.py").write_text(handler)
     async with asyncio.timeout(60), ZygoteClient() as zygote:
-        ground = WorkerGround(
+        ground = worker_ground(
             zygote,
-            Metrics(),
-            itertools.count(9000),
-            lambda: dict(os.environ),
-            limit_max_image_pixels=True,
-            decode_input_request=True,
-            max_response_bytes=1 << 20,
-            plan=ThreadPlan(Cores((0,), (0,), None)),
+            cores=Cores((0,), (0,), None),
             interpreters={"own": sys.executable},
             sandbox=policy,
         )

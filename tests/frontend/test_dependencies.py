@@ -15,7 +15,7 @@ from torchkeep.frontend.errors import InstallFailed, NoVirtualEnvironment
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.manifest import Manifest
 from torchkeep.modelstore.model_config import ModelConfig
-from torchkeep.modelstore.store import ModelDir
+from torchkeep.modelstore.opening import ModelDir
 from torchkeep.modelstore.unpack_area import UnpackArea
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}

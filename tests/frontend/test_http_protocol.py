@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import uvloop
+from listeners import answering
 from tls_identities import TlsIdentity, tls_identity
 
 from torchkeep.frontend.exchange import EXCHANGE, Exchange
@@ -19,7 +21,6 @@ from torchkeep.runtime.address import Address
 from torchkeep.runtime.log_text import Bell
 from torchkeep.runtime.logs import MARK, AccessLog
 
-DEADLINE_S = 10.0
 LIMIT = 1000
 Scope = dict[str, Any]
 # Of the test that runs; None where it talks plain HTTP.
@@ -82,13 +83,8 @@ async def listening(
     scheme = "https" if tls else "http"
     context = tls.context if tls else None
     listener = Listener(app, Address(scheme, "127.0.0.1", 0), limits, access_log, context)
-    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
-        tasks.create_task(listener.serve())
-        await listener.wait_started()
-        try:
-            yield listener
-        finally:
-            listener.begin_drain()
+    async with answering(listener):
+        yield listener
 
 
 @asynccontextmanager
@@ -503,6 +499,36 @@ def test_head_that_trickles_in_does_not_extend_its_deadline(run: Any) -> None:
                 client.send(b"X: y\r\n")
                 await asyncio.wait([answer], timeout=0.05)
             assert answer.result()[0] == b"HTTP/1.1 408 Request Timeout"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 900\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+def test_body_that_trickles_in_does_not_extend_its_deadline(run: Any, framing: bytes) -> None:
+    async def main() -> None:
+        limits = Limits(body_s=0.3, body_bytes_per_s=1000)
+        async with listening(Echo(), limits) as listener, connected(listener) as client:
+            client.send(b"POST / HTTP/1.1\r\n" + framing)
+            answer = asyncio.ensure_future(client.response())
+            while not answer.done():
+                client.send(b"1\r\nx\r\n" if b"chunked" in framing else b"x")
+                await asyncio.wait([answer], timeout=0.05)
+            assert answer.result()[0] == b"HTTP/1.1 408 Request Timeout"
+
+    run(main())
+
+
+def test_body_that_comes_fast_enough_may_take_longer_than_a_silence(run: Any) -> None:
+    async def main() -> None:
+        limits = Limits(body_s=2.0, body_bytes_per_s=10)
+        async with listening(Echo(), limits) as listener, connected(listener) as client:
+            client.send(b"POST / HTTP/1.1\r\nContent-Length: 260\r\n\r\n")
+            for _ in range(26):
+                client.send(b"x" * 10)
+                await asyncio.sleep(0.1)
+            assert await client.response() == (b"HTTP/1.1 200 OK", ANY, b"x" * 260)
 
     run(main())
 

@@ -13,6 +13,7 @@ from torchkeep.frontend.app import ApiSettings, inference_app
 from torchkeep.frontend.errors import (
     ModelNotFound,
     ModelVersionNotFound,
+    ModelWaits,
     ServiceUnavailable,
     WorkerFailed,
 )
@@ -21,9 +22,11 @@ from torchkeep.frontend.jobs import Job
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.openapi import model_document
 from torchkeep.frontend.responses import Cors
+from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.runtime.messages import Prediction, RequestInput
 
 EXTENSIONS = ["kserve", "kubeflow"]
+METADATA = {"name": "m", "versions": ["1.0"], "platform": "pytorch", "inputs": [], "outputs": []}
 
 
 class FakeModel:
@@ -37,6 +40,8 @@ class FakeModel:
         self.pieces: list[Prediction] = []  # before the answer
         self.is_available = True
         self.is_silent = False
+        self.is_ready = True
+        self.spec = ModelSpec("m", "1.0", "m.mar", "handler")
 
     def submit(self, request: RequestInput, version: str | None = None) -> Job:
         if not self.is_available:
@@ -60,12 +65,21 @@ class FakeRegistry:
         self.model = FakeModel()
         self.healthy = True
         self.only_startup_name: str | None = None
+        self.is_waiting = False
+
+    def versions(self, name: str) -> list[FakeModel]:
+        return [self.get(name)]
+
+    def is_ready(self) -> bool:
+        return self.model.is_ready
 
     def get(self, name: str, version: str | None = None) -> FakeModel:
         if name != "m":
             raise ModelNotFound(name)
         if version not in (None, "1.0"):
             raise ModelVersionNotFound(name, version or "")
+        if self.is_waiting:
+            raise ModelWaits(name)
         return self.model
 
     def is_healthy(self) -> bool:
@@ -266,6 +280,8 @@ def test_options_of_an_unknown_model(ask: Any, app: Any, path: str) -> None:
         ("/v2", 200, {"name": "Torchserve", "version": "0.12.0", "extenstion": EXTENSIONS}),
         ("/v2/health/live", 200, {"live": True}),
         ("/v2/health/ready/", 200, {"ready": True}),
+        ("/v2/models/m", 200, METADATA),
+        ("/v2/models/m/ready", 200, {"name": "m", "ready": True}),
         ("/v2/models/m/versions/1", 501, {"error": "Model versioning is not yet supported."}),
         ("/v1/a/b/c/versions", 501, {"error": "Model versioning is not yet supported."}),
     ],
@@ -280,9 +296,42 @@ def test_open_inference_protocol_where_it_is_on(
     assert ask(inference_app(registry, metrics, ApiSettings()), method, path).status == 404
 
 
-@pytest.mark.parametrize(
-    "path", ["/v2/health", "/v2/models/m", "/v2/models/m/ready", "/a/b/c/versions"]
-)
+@pytest.mark.parametrize("method", ["POST", "PUT", "HEAD"])
+def test_only_get_asks_as_kserves_version_1_does(
+    ask: Any, registry: Any, metrics: Metrics, method: str
+) -> None:
+    app = inference_app(registry, metrics, ApiSettings(is_open_inference_enabled=True))
+    assert ask(app, "GET", "/").json == {"status": "alive"}
+    assert ask(app, "GET", "/v1/models/m").json == {"name": "m", "ready": True}
+    assert ask(app, method, "/").status == 405
+    assert ask(app, method, "/v1/models/m").status == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/models/m/ready", "/v1/models/m"])
+def test_a_model_is_ready_once_a_worker_has_loaded_it(
+    ask: Any, registry: FakeRegistry, metrics: Metrics, path: str
+) -> None:
+    settings = ApiSettings(is_open_inference_enabled=True)
+    app = inference_app(registry, metrics, settings)  # type: ignore[arg-type]
+    registry.model.is_ready = False
+    answer = ask(app, "GET", path)
+    assert (answer.status, answer.json) == (503, {"name": "m", "ready": False})
+    assert ask(app, "GET", "/v2/health/ready").status == 503
+    registry.is_waiting = True
+    answer = ask(app, "GET", path)
+    assert (answer.status, answer.json) == (503, {"name": "m", "ready": False})
+    assert ask(app, "GET", "/v2/health/live").status == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/models/none", "/v2/models/none/ready", "/v1/models/none"])
+def test_readiness_of_an_unknown_model(
+    ask: Any, registry: Any, metrics: Metrics, path: str
+) -> None:
+    app = inference_app(registry, metrics, ApiSettings(is_open_inference_enabled=True))
+    assert ask(app, "GET", path).status == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/health", "/v2/models", "/v2/models/m/x", "/a/b/c/versions"])
 def test_open_inference_protocol_has_nothing_else(
     ask: Any, registry: Any, metrics: Metrics, path: str
 ) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import uvloop
+from listeners import DEADLINE_S, answering
 
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.runtime.address import Address
 
-DEADLINE_S = 20.0
 LIMITS = Limits(drain_grace_s=0.2)
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -42,13 +42,8 @@ class Gate:
 @asynccontextmanager
 async def listening(app: Any, address: Address) -> AsyncIterator[Listener]:
     listener = Listener(app, address, LIMITS)
-    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
-        tasks.create_task(listener.serve())
-        await listener.wait_started()
-        try:
-            yield listener
-        finally:
-            listener.begin_drain()
+    async with answering(listener):
+        yield listener
 
 
 TCP = Address("http", "127.0.0.1", 0)

@@ -18,9 +18,8 @@ from torchkeep.frontend.errors import (
 )
 from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
+from torchkeep.frontend.model_spec import ModelSpec, Registration
 from torchkeep.frontend.openapi import model_management_document
-from torchkeep.frontend.registry import Registration
-from torchkeep.frontend.served_model import ModelSpec
 from torchkeep.modelstore.errors import ArchiveNotFound
 from torchkeep.runtime.messages import Prediction, RequestInput
 
@@ -48,6 +47,10 @@ class FakeModel:
         self.last_error = ""
         self.requests: list[RequestInput] = []
         self.answer: Prediction | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return any(worker.is_ready for worker in self.workers)
 
     def begin_scale(self, min_workers: int, max_workers: int) -> None:
         self.spec = replace(self.spec, min_workers=min_workers, max_workers=max_workers)

@@ -16,7 +16,8 @@ from torchkeep.frontend.model_sandbox import UNTOLD, ModelSandbox, give_to_group
 from torchkeep.frontend.sandbox_policy import SandboxPolicy, sandbox_policy
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_users import WorkerUsers
-from torchkeep.modelstore.store import ModelDir, ModelStore
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.kernel import KernelLayers
 from torchkeep.runtime.messages import Load
 

@@ -5,7 +5,6 @@ As TorchServe has it, and without workers.
 
 import asyncio
 import io
-import itertools
 import json
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ground import worker_ground
 from key_services import Agent
 
 from torchkeep.frontend.dependencies import Dependencies, Installer
@@ -23,13 +23,11 @@ from torchkeep.frontend.errors import (
     ModelNotFound,
     ModelVersionNotFound,
 )
-from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_events import ModelEvents
-from torchkeep.frontend.registry import ModelDefaults, ModelRegistry, Registration
-from torchkeep.frontend.served_model import ModelSpec, WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore.store import ModelDir, ModelStore
-from torchkeep.runtime.cores import usable_cores
+from torchkeep.frontend.model_spec import ModelDefaults, ModelSpec, Registration
+from torchkeep.frontend.registry import ModelRegistry
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.runtime.evidence import AgentEvidence
 from torchkeep.runtime.fetch import parse_service
 from torchkeep.runtime.snapshot import SavedModel
@@ -52,8 +50,9 @@ NONE_IN_JSON = dict.fromkeys(IN_JSON, 0)
 class FakeWorker:
     """One that is healthy as long as it is told to be."""
 
-    def __init__(self, is_healthy: bool) -> None:
+    def __init__(self, is_healthy: bool, is_ready: bool = True) -> None:
         self.is_healthy = is_healthy
+        self.is_ready = is_ready
 
 
 Make = Callable[..., ModelRegistry]
@@ -65,16 +64,7 @@ def make(tmp_path: Path) -> Make:
     root.mkdir()
 
     def make_registry(**defaults: Any) -> ModelRegistry:
-        ground = WorkerGround(
-            None,  # type: ignore[arg-type] - no worker is started
-            Metrics(),
-            itertools.count(9000),
-            dict,
-            True,
-            True,
-            1000,
-            ThreadPlan(usable_cores()),
-        )
+        ground = worker_ground()  # no worker is started
         installer = Installer(ground.zygote, {}, is_allowed=False)
         store = ModelStore(root, [], tmp_path)
         return ModelRegistry(store, ground, ModelDefaults(**defaults), installer)
@@ -451,11 +441,31 @@ def test_ping_looks_at_the_workers_of_default_versions_alone(
     run(registry, scenario)
 
 
+def test_a_server_is_ready_once_each_default_version_was_loaded(
+    make: Make, pack: Callable[..., str]
+) -> None:
+    registry = make()
+    urls = [pack(f"{version}.mar", "m", version) for version in ("1.0", "2.0")]
+
+    async def scenario() -> None:
+        assert registry.is_ready()  # nothing is registered
+        first = await registry.register(Registration(urls[0], initial_workers=2))
+        await registry.register(Registration(urls[1], initial_workers=1))
+        first.workers = [FakeWorker(True, False), FakeWorker(True, False)]  # type: ignore[list-item]
+        assert not registry.is_ready()  # although they are healthy, as for ping
+        first.workers[1].is_ready = True  # type: ignore[misc]
+        assert registry.is_ready()  # the other version has no worker at all
+        first.workers = []
+
+    run(registry, scenario)
+
+
 def test_ping_of_a_model_that_wants_no_workers(make: Make, pack: Callable[..., str]) -> None:
     registry = make()
 
     async def scenario() -> None:
         await registry.register(Registration(pack()))
         assert registry.is_healthy()
+        assert registry.is_ready()
 
     run(registry, scenario)

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ground import worker_ground
 from waiting import until
 
 from torchkeep.frontend import worker_process
 from torchkeep.frontend.errors import ServiceUnavailable, WorkerFailed
 from torchkeep.frontend.jobs import Job
-from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.worker_process import WorkerState
 from torchkeep.frontend.zygote_client import ZygoteClient
-from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
 
 HANDLER = """
@@ -66,16 +65,7 @@ async def serving(
     (path / "h.py").write_text(handler)
     asked = ModelSpec(name="m", version="1.0", url="m.mar", handler="h.py", **spec)
     async with asyncio.timeout(60), ZygoteClient() as zygote:
-        ground = WorkerGround(
-            zygote,
-            Metrics(),
-            itertools.count(9000),
-            lambda: dict(os.environ),
-            True,
-            True,
-            1 << 20,
-            ThreadPlan(usable_cores()),
-        )
+        ground = worker_ground(zygote)
         model_dir = FakeDir(path)
         model = ServedModel(asked, model_dir, ground)  # type: ignore[arg-type]
         try:

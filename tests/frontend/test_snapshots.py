@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from torchkeep.frontend import snapshots
-from torchkeep.frontend.served_model import ModelSpec
+from torchkeep.frontend.model_spec import ModelSpec
 from torchkeep.frontend.snapshots import MAX_SAVES, Snapshots
 from torchkeep.runtime.properties import parse_properties
 from torchkeep.runtime.snapshot import SnapshotStore
@@ -50,9 +50,9 @@ class Memory(SnapshotStore):
         return max(self.texts.items(), default=None)
 
 
-def of(store: SnapshotStore | None, *specs: ModelSpec, hides_errors: bool = False) -> Snapshots:
+def of(store: SnapshotStore | None, *specs: ModelSpec) -> Snapshots:
     registry: Any = Models(*specs)
-    return Snapshots(store, {"model_store": "s"}, None, registry, hides_errors=hides_errors)
+    return Snapshots(store, {"model_store": "s"}, None, registry)
 
 
 def test_a_store_gets_name_and_text() -> None:
@@ -103,15 +103,6 @@ def test_failures_are_logged_once_until_it_works_again(caplog: pytest.LogCapture
         "snapshots cannot be written to Memory: ValueError: a",
         "snapshots cannot be written to Memory: KeyError: 'c'",
     ]
-
-
-def test_beside_secrets_the_log_does_not_repeat_what_a_store_says(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    store = Memory()
-    store.error = ValueError("postgres://user:password@host")
-    asyncio.run(of(store, hides_errors=True).save("startup"))
-    assert caplog.messages == ["snapshots cannot be written to Memory: ValueError"]
 
 
 def test_a_store_that_hangs_holds_nobody_up(

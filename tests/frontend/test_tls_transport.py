@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import uvloop
+from listeners import DEADLINE_S, answering
 from tls_identities import tls_identity
 
 from torchkeep.frontend.http_protocol import Limits
 from torchkeep.frontend.listener import Listener
 from torchkeep.runtime.address import Address
 
-DEADLINE_S = 30.0
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 PATIENT = Limits(handshake_s=DEADLINE_S, head_s=DEADLINE_S, drain_grace_s=0.05)
 
@@ -38,13 +38,8 @@ async def refusing(scope: dict[str, Any], receive: Any, send: Any) -> None:
 async def listening(app: Any, limits: Limits = PATIENT) -> AsyncIterator[Listener]:
     address = Address("https", "127.0.0.1", 0)
     listener = Listener(app, address, limits, tls=tls_identity().context)
-    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks:
-        tasks.create_task(listener.serve())
-        await listener.wait_started()
-        try:
-            yield listener
-        finally:
-            listener.begin_drain()
+    async with answering(listener):
+        yield listener
 
 
 def ask(client: Callable[[int], Any], app: Any = hello, limits: Limits = PATIENT) -> Any:

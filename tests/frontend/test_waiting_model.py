@@ -1,12 +1,12 @@
 """A sealed model of the configuration whose key cannot be had when the server starts."""
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ground import worker_ground
 from sealing import KEY_ID, Keys, mar_bytes, write_sealed
 
 from torchkeep.frontend import registry as registry_module
@@ -14,14 +14,12 @@ from torchkeep.frontend import waiting_model
 from torchkeep.frontend.app import ApiSettings, inference_app, management_app
 from torchkeep.frontend.dependencies import Installer
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.registry import ModelDefaults, ModelRegistry
-from torchkeep.frontend.served_model import WorkerGround
+from torchkeep.frontend.model_spec import ModelDefaults
+from torchkeep.frontend.registry import ModelRegistry
 from torchkeep.frontend.snapshots import Snapshots
-from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.modelstore.errors import KeyStep, KeyUnavailable
 from torchkeep.modelstore.memory_place import MemoryPlace
 from torchkeep.modelstore.store import ModelStore
-from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.properties import parse_properties
 from torchkeep.runtime.snapshot import FileSnapshots, SavedModel, parse_models
 
@@ -60,16 +58,7 @@ def registry(tmp_path: Path, memory: Path, keys: LateKeys) -> ModelRegistry:
     store = ModelStore(
         root, [], tmp_path, key_source=keys, memory_place=MemoryPlace(memory, tmp_path)
     )
-    ground = WorkerGround(
-        None,  # type: ignore[arg-type] - no worker is started
-        Metrics(),
-        itertools.count(9000),
-        dict,
-        True,
-        True,
-        1000,
-        ThreadPlan(usable_cores()),
-    )
+    ground = worker_ground()  # no worker is started
     installer = Installer(ground.zygote, {}, is_allowed=False)
     return ModelRegistry(store, ground, ModelDefaults(workers_at_startup=0), installer)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from ground import worker_ground
 from waiting import until
 
-from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.stage_client import StageClient, ZygoteError
-from torchkeep.frontend.thread_plan import ThreadPlan
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.runtime.cores import Cores
 from torchkeep.runtime.messages import RequestInput
@@ -73,15 +73,10 @@ async def serving(
 ) -> AsyncIterator[ServedModel]:
     (path / "h.py").write_text(HANDLER.format(initialize=initialize))
     async with asyncio.timeout(60), ZygoteClient() as zygote:
-        ground = WorkerGround(
+        ground = worker_ground(
             zygote,
-            Metrics(),
-            itertools.count(9000),
-            lambda: {**os.environ, "MINE": "mine"},
-            limit_max_image_pixels=True,
-            decode_input_request=True,
-            max_response_bytes=1 << 20,
-            plan=ThreadPlan(cores),
+            environment=lambda: {**os.environ, "MINE": "mine"},
+            cores=cores,
             interpreters={"python": interpreter} if interpreter else {},
         )
         asked = ModelSpec(

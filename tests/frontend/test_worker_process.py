@@ -42,6 +42,11 @@ from torchkeep.frontend.worker_process import WORKER_LOG
             id="body over the limit",
         ),
         pytest.param("send(struct.pack('>I', 1 << 31))", id="huge length"),
+        pytest.param(
+            "lists = b'\\xdd' + struct.pack('>I', 60 << 20) + b'\\x90' * (60 << 20);"
+            " send(b''.join(wire._seal_record(struct.pack('>I', len(lists)) + lists)))",
+            id="endless lists",
+        ),
         pytest.param("send(chunk(('other', b'x')))", id="piece for an unknown id"),
         pytest.param("send(chunk(('r', b'x'), ('r', b'x')))", id="two pieces for one id"),
         pytest.param("send(chunk())", id="no piece"),
@@ -453,6 +458,32 @@ def test_a_worker_that_never_loads_is_stopped_at_the_startup_timeout() -> None:
     asyncio.run(scenario())
 
 
+FORGED = "\\x1b[2Jevil\\n2026-01-01T00:00:00,000 [INFO ] MainThread ACCESS_LOG - forged"
+
+
+def test_what_a_worker_says_of_its_load_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    refused = f"send(sealed(Loaded(500, '{FORGED}' + 'x' * 20000))); time.sleep(60)"
+    proud = f"send(sealed(Loaded(200, 'ok', 1, '{FORGED}')))"
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30):
+            model = model_with(before_load=refused)
+            assert await model.scale(1, 1) == 500
+            (worker,) = model.workers
+            assert worker.last_error.startswith("?[2Jevil?2026")
+            assert len(worker.last_error) < 10_000
+            await model.close()
+            model = model_with(before_load=proud)
+            assert await model.scale(1, 1) == 200
+            assert model.workers[0].engine.startswith("?[2Jevil?2026")
+            await model.close()
+
+    asyncio.run(scenario())
+    told = [line for line in caplog.messages if "evil" in line]
+    assert told
+    assert not any("\n" in line or "\x1b" in line for line in told)
+
+
 def test_output_is_logged_in_lines_without_control_characters(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -471,8 +502,7 @@ def test_output_is_logged_in_lines_without_control_characters(
     lines = [record.getMessage().removeprefix("W-1-m_1.0-stderr ") for record in caplog.records]
     assert lines[0] == "first?[2J"
     assert lines[1] == "second"
-    assert lines[2] == "x" * 8192
-    assert lines[-1] == "rest"
+    assert lines[2:] == ["x" * 8192, "x" * 808 + r"\xff", "rest"]
 
 
 def test_the_wait_of_a_request_is_counted_where_it_was_answered_with_a_prediction() -> None:

@@ -1,20 +1,17 @@
 """What a worker's memory holds: its own keys perhaps, nobody else's ever."""
 
 import asyncio
-import itertools
-import os
 import secrets
 from pathlib import Path
 
 import pytest
+from ground import worker_ground
 from memory_search import found_in_memory
 
-from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import ZygoteClient
 from torchkeep.modelstore.store import ModelStore
-from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.wire import SECRET_BYTES, session_keys
 
 
@@ -39,16 +36,7 @@ def test_no_process_holds_the_secret_or_the_keys_of_another(
     async def scenario() -> None:
         async with asyncio.timeout(60), ZygoteClient() as zygote:
             store = ModelStore(tmp_path / "store", [], tmp_path / "unpacked")
-            ground = WorkerGround(
-                zygote,
-                Metrics(),
-                itertools.count(9000),
-                lambda: dict(os.environ),
-                True,
-                True,
-                999,
-                ThreadPlan(usable_cores()),
-            )
+            ground = worker_ground(zygote)
             spec = ModelSpec("m", "1.0", "m", "h.py", shared_weights=shared_weights)
             model = ServedModel(spec, await store.open("m"), ground)
             assert await model.scale(3, 3) == 200

@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,16 @@ from torchkeep.runtime.wire import Wire
 SECRET = bytes(range(32))
 HANDLER = """
 import os, random, json, sys
+
+def drawn():
+    # one number of every generator that this process has
+    numbers = [random.random()]
+    if "numpy" in sys.modules:
+        numbers.append(sys.modules["numpy"].random.random())
+    if "torch" in sys.modules:
+        numbers.append(sys.modules["torch"].rand(1).item())
+    return numbers
+
 def handle(data, context):
     if data is None:
         return
@@ -29,7 +41,7 @@ def handle(data, context):
     for row in data:
         out.append({
             "fds": sorted(int(n) for n in os.listdir("/proc/self/fd")),
-            "random": random.random(),
+            "drawn": drawn(),
             "modules": [m for m in ("torch", "starlette", "uvicorn") if m in sys.modules],
             "ppid": os.getppid(),
             "pid": os.getpid(),
@@ -124,17 +136,24 @@ def test_a_forked_worker_owns_only_its_socket_and_is_our_child(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_siblings_draw_different_random_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "generators"), [("plain", 1), pytest.param("torch", 3, marks=pytest.mark.torch)]
+)
+def test_siblings_draw_different_random_numbers(
+    stage: str, generators: int, tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with ZygoteClient() as zygote:
-            drawn = set()
+            drawn = []
             for worker_id in ("9000", "9001", "9002"):
-                peer, child = await forked(zygote, "plain", worker_id)
+                peer, child = await forked(zygote, stage, worker_id)
                 peer.exchange(load(tmp_path))
-                drawn.add(facts(peer)["random"])
+                drawn.append(facts(peer)["drawn"])
                 peer.close()
                 await child.exited
-            assert len(drawn) == 3
+            # Python's own; with torch, numpy's and torch's too.
+            numbers_of_each = list(zip(*drawn, strict=True))
+            assert [len(set(numbers)) for numbers in numbers_of_each] == [3] * generators
 
     asyncio.run(scenario())
 
@@ -258,6 +277,25 @@ def test_a_fork_that_nobody_waits_for_any_more_confuses_no_other(tmp_path: Path)
     asyncio.run(bounded())
 
 
+def test_a_stage_cannot_name_a_process_that_is_not_its_own() -> None:
+    of_the_server = subprocess.Popen(["sleep", "60"])  # as the janitor is
+
+    async def scenario() -> None:
+        async with ZygoteClient() as zygote:
+            plain = zygote._stages["plain"].child
+            assert plain is not None
+            for pid in (of_the_server.pid, plain.pid, os.getpid(), 1, 0, -1, True, "1", None):
+                with pytest.raises(ZygoteError, match="named no"):
+                    zygote._adopt("model", {"pid": pid})
+
+    try:
+        asyncio.run(scenario())
+        assert of_the_server.poll() is None
+    finally:
+        of_the_server.kill()
+        of_the_server.wait()
+
+
 def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:
     async def scenario() -> list[psutil.Process]:
         async with ZygoteClient() as zygote:
@@ -268,3 +306,31 @@ def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:
     family = asyncio.run(scenario())
     assert family
     assert poll(lambda: not any(p.is_running() for p in family), "the zygote ended")
+
+
+AS_FIRST_PROCESS = """
+import asyncio, os, subprocess
+from torchkeep.frontend import zygote_client
+from torchkeep.runtime.processes import child_pids
+
+zygote_client.INHERITED_LOOK_S = 0.05
+
+async def scenario():
+    assert os.getpid() == 1
+    async with asyncio.timeout(30), zygote_client.ZygoteClient():
+        (stage,) = child_pids()
+        for _ in range(2):
+            subprocess.run(["sh", "-c", "sleep 0.1 & exit"], check=True)
+            assert len(child_pids()) == 2
+            while child_pids() != [stage]:
+                await asyncio.sleep(0.01)
+
+asyncio.run(scenario())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a process the first one")
+def test_the_first_process_of_a_container_reaps_what_it_inherits() -> None:
+    """Of a command that was run beside it, and did not wait for what it started."""
+    namespaces = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    subprocess.run([*namespaces, sys.executable, "-c", AS_FIRST_PROCESS], check=True, timeout=60)

@@ -9,7 +9,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from serving import serving
 
 from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import (
@@ -259,21 +259,9 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def running(server: Server) -> Iterator[Server]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with running(Server()) as server:
+    with serving(Server()) as server:
         yield server
 
 
@@ -356,7 +344,7 @@ def test_redirected_to_a_forbidden_place(
 
 
 def test_redirected_to_a_broker_that_listens(server: Server, target: Path) -> None:
-    with running(Server()) as broker:
+    with serving(Server()) as broker:
         server.moves = {"/moved": broker.url("/m.mar")}
         reach = Reach([("127.0.0.1", broker.server_port)])
         error = failure(server.url("/moved"), target, reach)
@@ -461,7 +449,7 @@ def test_tls_is_for_the_name_of_the_url(certificate: Path, target: Path) -> None
     server = Server()
     server.socket = context.wrap_socket(server.socket, server_side=True)
     reach = names(store="127.0.0.1", other="127.0.0.1")
-    with running(server):
+    with serving(server):
         wrong = server.url("/m.mar", "other.example", "https")
         assert type(failure(wrong, target, reach)) is DownloadFailed
         get(server.url("/m.mar", "store.example", "https"), target, reach)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, serving
+from s3_server import S3Server
+from serving import serving
 
 from torchkeep.modelstore.download import download
 from torchkeep.modelstore.errors import DownloadFailed, SigningImpossible

@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from memory_search import found_in_memory
 from sealing import HANDLER, KEK, KEY_ID, Keys, jwe_bytes, mar_bytes, write_sealed
 
-from torchkeep.modelstore import memory_place
-from torchkeep.modelstore import store as store_module
+from torchkeep.modelstore import memory_place, opening
 from torchkeep.modelstore.errors import (
     InvalidArchive,
     KeyUnavailable,
@@ -33,7 +32,9 @@ from torchkeep.modelstore.errors import (
     Untrusted,
 )
 from torchkeep.modelstore.memory_place import MemoryPlace, is_in_memory
-from torchkeep.modelstore.store import ModelDir, ModelStore, default_model_name
+from torchkeep.modelstore.model_url import default_model_name
+from torchkeep.modelstore.opening import ModelDir
+from torchkeep.modelstore.store import ModelStore
 from torchkeep.modelstore.trust import Trust, parse_trusted_models
 
 OWNER = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
@@ -403,7 +404,7 @@ def test_memory_that_runs_out_on_the_way(
         raise UnreadableArchive("m.mar") from OSError(errno.ENOSPC, "No space left on device")
 
     write_sealed(root / "m.mar", MAR)
-    monkeypatch.setattr(store_module, "unpack", full)
+    monkeypatch.setattr(opening, "unpack", full)
     error = failure(new_store(Keys()), "m.mar")
     assert isinstance(error, NoRoomInMemory)
     assert "unpack_directory" in str(error)

@@ -96,3 +96,33 @@ def test_a_lock_that_a_sweep_took_first_is_given_up(
     assert unpacked.path.is_dir()
     unpacked.remove()
     assert answers == []
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from torchkeep.modelstore.unpack_area import UnpackArea
+if os.geteuid() == 0:  # root is kept out of nothing
+    os.chown(".", 65534, 65534)
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+outside = Path("outside")
+outside.mkdir(0o500)
+unpacked = UnpackArea(Path(".")).create()
+inner = unpacked.path / "read_only" / "closed"
+inner.mkdir(parents=True)
+(inner / "file").touch()
+(inner / "link").symlink_to(outside.absolute())
+(inner.parent / "link").symlink_to(outside.absolute())
+inner.chmod(0)
+inner.parent.chmod(0o500)
+unpacked.path.chmod(0)
+unpacked.remove()
+print(os.listdir("models"), oct(outside.stat().st_mode & 0o777))
+"""
+
+
+def test_directories_that_a_model_has_closed_are_removed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CLOSED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[] 0o500\n", "")

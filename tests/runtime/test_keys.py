@@ -379,7 +379,8 @@ def drip(request: Handler) -> None:
 def test_a_service_that_does_not_answer(
     service: StandIn, deed: Any, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch_module, "DEADLINE_S", 0.3)
+    # Short only where it is to pass: a busy machine is slow with every answer.
+    monkeypatch.setattr(fetch_module, "DEADLINE_S", 0.3 if "in 0.3 s" in text else 20.0)
     service.misbehave = at("", deed)
     error = failure(keys_from(service))
     assert (error.step, error.is_temporary) == ("unreachable", True)

@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -112,3 +114,31 @@ def test_a_directory_that_went_away_is_made_again(tmp_path: Path) -> None:
     file.write("c")
     file.close()
     assert (place / "ts_log.log").read_text() == "c"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from torchkeep.runtime.log_files import LogFile
+file = LogFile(Path(sys.argv[1]), "ts_log")
+file.open()
+for _ in range(4096):
+    file.write("a" * 1023 + "\\n")
+file.close()
+for one in Path(sys.argv[1]).iterdir():
+    print(one.stat().st_size, one.name)
+"""
+
+
+def test_on_a_small_file_system_a_file_rolls_at_a_hundredth_of_it(tmp_path: Path) -> None:
+    """As a volume in memory is: logs must not fill what models are unpacked into."""
+    script = 'mount -t tmpfs -o size=10m logs "$1" && exec "$2" -c "$3" "$1"'
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "-"]
+    arguments = [str(tmp_path), sys.executable, WRITER]
+    run = subprocess.run([*namespace, *arguments], capture_output=True, text=True)
+    if run.returncode != 0 and ("mount:" in run.stderr or "unshare" in run.stderr):
+        pytest.skip(f"no file system can be mounted: {run.stderr.strip()}")
+    assert run.returncode == 0, run.stderr
+    sizes = [int(line.split()[0]) for line in run.stdout.splitlines()]
+    assert len(sizes) == 1 + MAX_OLD_FILES, run.stdout
+    assert sum(sizes) < (10 << 20) / 50

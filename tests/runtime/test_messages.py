@@ -1,6 +1,7 @@
 """Messages: what `pack` would not write, `unpack` refuses."""
 
 import contextlib
+import struct
 from typing import Any
 
 import msgpack
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from torchkeep.runtime.errors import MessageError
 from torchkeep.runtime.messages import (
     MAX_ITEMS,
+    MAX_REPLY_METADATA_BYTES,
     Load,
+    Metric,
     Parallel,
     Prediction,
     Predictions,
@@ -90,6 +93,40 @@ def test_metadata_that_is_no_list_is_refused(metadata: bytes) -> None:
         unpack_metadata(metadata)
 
 
+def lists_of(item: bytes, length: int) -> bytes:
+    """Metadata of this length: a list of the longest lists that are taken, of one item each."""
+    inner = b"\xdc\xff\xff" + item * 0xFFFF
+    outer = [inner] * (length // len(inner))
+    return b"\xdd" + struct.pack(">I", len(outer)) + b"".join(outer)
+
+
+@pytest.mark.parametrize("item", [b"\x90", b"\x80"], ids=["lists", "maps"])
+def test_a_reply_of_endless_lists_is_refused_before_it_fills_the_memory(item: bytes) -> None:
+    metadata = lists_of(item, MAX_REPLY_METADATA_BYTES - 100)
+    with pytest.raises(MessageError, match="too many lists and maps"):
+        unpack_metadata(metadata, is_reply=True)
+
+
+def test_a_reply_has_less_room_than_a_request_has() -> None:
+    metadata = msgpack.packb(["loaded", 200, "x" * MAX_REPLY_METADATA_BYTES, 0, "", []])
+    assert unpack_metadata(metadata)[0] == "loaded"
+    with pytest.raises(MessageError, match=f"metadata of {len(metadata)} bytes"):
+        unpack_metadata(metadata, is_reply=True)
+
+
+def test_a_list_longer_than_any_of_ours_is_refused() -> None:
+    with pytest.raises(MessageError):
+        unpack_metadata(msgpack.packb(["x", [0] * (MAX_ITEMS + 1), []]))
+
+
+def test_the_largest_reply_is_taken() -> None:
+    items = [Prediction(str(number), b"", 200, "", {}) for number in range(MAX_ITEMS)]
+    metrics = [Metric("m", 1.0, "ms", "gauge", {}, "")] * MAX_ITEMS
+    reply = Predictions(200, "ok", items, metrics)
+    metadata, bodies = pack(reply)
+    assert unpack(unpack_metadata(metadata, is_reply=True), bodies) == reply
+
+
 def test_a_metric_value_may_be_whole() -> None:
     message = Predictions(200, "", [Prediction("a", b"b")])
     metadata, bodies = pack(message)
@@ -108,7 +145,7 @@ json_like = st.recursive(
 
 
 @given(
-    st.sampled_from(["predict", "chunk", "predictions", "load", "loaded"]),
+    st.sampled_from(["predict", "chunk", "predictions", "load", "loaded", "cancel"]),
     st.lists(json_like, max_size=15),
 )
 @settings(max_examples=300, deadline=None)

@@ -274,7 +274,7 @@ def test_a_configuration_error_is_said(run: Run, pid_path: Path) -> None:
     arguments = ("--model-store", "store", "--foreground")
     assert run(*arguments, serve=serve) == (0, expected)
     assert run(*arguments, serve=serve, command=server_process) == (1, expected)
-    assert torchkeep(["serve", "--model-store", "store"], serve, doctor=serve) == 1
+    assert torchkeep(["serve", "--model-store", "store"], serve, {"doctor": serve}) == 1
     assert not pid_path.exists()
 
 
@@ -297,7 +297,7 @@ def test_torchkeep_serve_is_the_foreground() -> None:
         torchkeep(
             ["serve", "--model-store", "store"],
             serve=lambda flags: 3 if flags.foreground else 4,
-            doctor=lambda flags: 5,
+            inspections={"doctor": lambda flags: 5},
         )
         == 3
     )
@@ -307,8 +307,10 @@ def test_doctor_needs_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     def broken(flags: Flags) -> int:
         raise ConfigError("c.properties: no such file")
 
-    assert torchkeep(["doctor"], serve=lambda flags: 4, doctor=lambda flags: 5) == 5
-    assert torchkeep(["doctor", "--ts-config", "c"], lambda flags: 4, broken) == 1
+    assert (
+        torchkeep(["doctor"], serve=lambda flags: 4, inspections={"doctor": lambda flags: 5}) == 5
+    )
+    assert torchkeep(["doctor", "--ts-config", "c"], lambda flags: 4, {"doctor": broken}) == 1
     assert capsys.readouterr().out == "Invalid configuration: c.properties: no such file\n"
 
 

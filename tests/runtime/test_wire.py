@@ -13,6 +13,7 @@ from torchkeep.runtime import wire as wire_module
 from torchkeep.runtime.errors import WireError
 from torchkeep.runtime.messages import (
     Body,
+    Cancel,
     Chunk,
     InputParameter,
     InputShape,
@@ -79,7 +80,8 @@ CHUNK = Chunk(200, "more", [Prediction("r1", b"piece", 201, "", {"k": "v"}), Pre
 
 
 @pytest.mark.parametrize(
-    "message", [LOAD, Loaded(507, "full", 2, "ipex"), REPLY, CHUNK, predict(b"x"), Predict([])]
+    "message",
+    [LOAD, Loaded(507, "full", 2, "ipex"), REPLY, CHUNK, predict(b"x"), Predict([]), Cancel("r1")],
 )
 def test_every_message_crosses_unchanged(message: Message) -> None:
     frontend, worker = pair()
@@ -246,3 +248,12 @@ def test_noise_never_yields_a_message(noise: bytes, step: int) -> None:
     _, worker = pair()
     with contextlib.suppress(WireError):
         assert feed(worker, noise, step) == []
+
+
+def test_who_forgets_the_keys_seals_and_opens_no_more() -> None:
+    frontend, worker = pair()
+    frontend.forget_keys()
+    with pytest.raises(WireError, match="forgotten"):
+        frontend.seal(predict(b"x"))
+    with pytest.raises(WireError):
+        feed(frontend, joined(worker.seal(predict(b"x"))))

@@ -5,6 +5,8 @@ It is there where TORCHKEEP_REFERENCE names its virtual environment and Java is 
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from bench.servers import Product
 from conformance.archives import build_archives
 from conformance.case import Scenario
 from conformance.servers import THEIRS, Server
+
+ARCHIVER = "torch-model-archiver==0.12.0"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,21 @@ def as_parameters() -> list[Any]:
         pytest.param(False, id="torchkeep"),
         pytest.param(True, id="both", marks=pytest.mark.skipif(missing, reason=reason)),
     ]
+
+
+def make_real_archiver(place: Path) -> Path:
+    """An environment with the real torch-model-archiver, made in `place` if none is named."""
+    named = os.environ.get("TORCHKEEP_REFERENCE")
+    if named:
+        return Path(named)
+    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    install = [str(place / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    done = subprocess.run(
+        [*install, "--quiet", ARCHIVER], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"{ARCHIVER} cannot be installed here: {done.stderr.strip()[-300:]}")
+    return place
 
 
 @contextmanager

@@ -1,19 +1,18 @@
 """A model whose worker processes follow a script, for the tests of what passes on the wire."""
 
-import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ground import worker_ground
+
 from torchkeep.frontend.child_process import ChildProcess
 from torchkeep.frontend.metrics import Metrics
-from torchkeep.frontend.served_model import ModelSpec, ServedModel, WorkerGround
-from torchkeep.frontend.thread_plan import ThreadPlan
+from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.served_model import ServedModel
 from torchkeep.frontend.zygote_client import Needs
-from torchkeep.runtime.cores import usable_cores
 from torchkeep.runtime.messages import InputParameter, RequestInput
 from torchkeep.runtime.processes import become_subreaper
 
@@ -97,17 +96,7 @@ def model_with(
     *deeds: str, metrics: Metrics | None = None, before_load: str = "", **spec: int
 ) -> ServedModel:
     zygote = ScriptedZygote(list(deeds), before_load)
-    ids = itertools.count(9000)
-    ground = WorkerGround(
-        zygote,  # type: ignore[arg-type]
-        metrics or Metrics(),
-        ids,
-        lambda: dict(os.environ),
-        True,
-        True,
-        1000,
-        ThreadPlan(usable_cores()),
-    )
+    ground = worker_ground(zygote, metrics=metrics, max_response_bytes=1000)
     asked = ModelSpec("m", "1.0", "m.mar", "h.py", **spec)  # type: ignore[arg-type]
     return ServedModel(asked, NoDir(), ground)  # type: ignore[arg-type]
 

@@ -158,9 +158,39 @@ def test_key_is_released_to_the_measured_server_alone(
             assert claims.models is not None
             assert claims.models[0].digest == hashlib.sha256(ARCHIVE).digest()
         else:
-            server.wait_for_lines("attestation refused")
+            # Nothing is wrong with its evidence, but with what was measured.
+            server.wait_for_lines("policy denied")
+            assert broker.refusals[0] == "mr_td: not the reference value"
             assert server.request("POST", "/predictions/m", b"x")[0] == 503
             assert set(broker.mr_tds_seen) == {other}
+        assert server.stop() == 0
+
+
+def test_agent_may_be_simulated_and_nobody_is_deceived(
+    store: Path, memory: Path, server_factory: Factory
+) -> None:
+    """Broker and client meet one TEE, as in a pod; the word `simulated` is in every document."""
+    measured = simulated_tee.measurement("initdata")
+    agent = Agent(lambda data: simulated_tee.mint_quote(data, mr_config_id=measured))
+    broker = Broker()
+    broker.reference_values["mr_config_id"] = measured
+    broker.resources[KEY_ID.removeprefix("kbs:///")] = KEK
+    with agent.listening(), broker.listening():
+        config = {
+            "key_source": f"kbs:{broker.address}",
+            "evidence": f"agent:{agent.address}",
+            "insecure_simulated_tee": "true",
+            "unpack_directory": str(memory),
+            "default_workers_per_model": "1",
+        }
+        server = server_factory(["sealed.mar"], store, config)
+        server.wait_until_ready("m")
+        assert "SIMULATED TEE" in server.log_text()
+        document, claims = evidence(server)
+        assert document["tee"] == claims.tee == "simulated"
+        assert parse_quote(base64.b64decode(document["quote"])).report.mr_config_id == measured
+        assert broker.mr_tds_seen == [simulated_tee.measurement("MRTD")]
+        assert [event["operation"] for event in agent.events] == ["load-model"]
         assert server.stop() == 0
 
 

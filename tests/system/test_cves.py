@@ -4,7 +4,6 @@ Each test bears the name under which the weakness is known. Beside every refusal
 still works, so that a server that refuses everything would not pass.
 """
 
-import contextlib
 import io
 import json
 import os
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 from own_address import own_address
+from serving import serving
 
 from torchkeep.frontend.worker_users import has_capability
 from torchkeep.runtime.config import Config
@@ -117,30 +116,17 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
-@contextlib.contextmanager
-def elsewhere() -> Iterator[Elsewhere]:
-    other = Elsewhere()
-    thread = threading.Thread(target=other.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield other
-    finally:
-        other.shutdown()
-        thread.join()
-        other.server_close()
-
-
 @pytest.fixture(scope="module")
 def allowed() -> Iterator[Elsewhere]:
     """Where archives may come from."""
-    with elsewhere() as other:
+    with serving(Elsewhere()) as other:
         yield other
 
 
 @pytest.fixture(scope="module")
 def secret() -> Iterator[Elsewhere]:
     """A service that no archive may come from."""
-    with elsewhere() as other:
+    with serving(Elsewhere()) as other:
         yield other
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,36 @@ def handle(data, context):
         found = None
     return [{"greeting": found, "prefix": sys.prefix, "model_dir": os.getcwd()} for _ in data]
 """
+# Of libraries that a worker runs on, and which no worker could run on.
+PINNED = {"msgpack": "msgpack", "cryptography": "cryptography", "yaml": "PyYAML"}
+UNUSABLE = """
+VERSION = "0.0.1"
+def __getattr__(name):
+    raise RuntimeError(f"{__name__} of the model: {name}")
+"""
+PINNING_HANDLER = """
+import json, subprocess, sys
+import cryptography, msgpack, yaml
+
+LOOK = (
+    "import glob, os; links = map(os.path.realpath, glob.glob('/proc/self/fd/*'));"
+    "print([link for link in links if 'socket' in link])"
+)
+
+def handle(data, context):
+    if data is None:
+        return None
+    command = [sys.executable, "-c", LOOK]
+    started = subprocess.run(command, close_fds=False, capture_output=True, check=True)
+    found = {
+        "versions": [vars(m).get("VERSION") for m in (msgpack, cryptography, yaml)],
+        "inherited": started.stdout.decode(),
+        "body": bytes(data[0]["body"]).decode(),
+    }
+    return [json.dumps(found)]
+"""
 ALLOWED = {"install_py_dep_per_model": "true"}
+LONG = pytest.mark.long
 WHEEL = "greeting-1.0-py3-none-any.whl"
 
 
@@ -48,11 +78,14 @@ def pip_home(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(packages)
 
 
-def write_wheel(path: Path, word: str) -> None:
-    info = "greeting-1.0.dist-info"
+def write_wheel(
+    path: Path, source: str, name: str = "greeting", version: str = "1.0", module: str = "greeting"
+) -> None:
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("greeting.py", f"WORD = {word!r}\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        wheel.writestr(f"{module}.py", source)
+        wheel.writestr(f"{info}/METADATA", metadata)
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -64,7 +97,7 @@ def store(tmp_path: Path) -> Path:
     wheels, store = tmp_path / "wheels", tmp_path / "store"
     wheels.mkdir()
     store.mkdir()
-    write_wheel(wheels / WHEEL, "hello")
+    write_wheel(wheels / WHEEL, "WORD = 'hello'\n")
     offline = f"--no-index\n--find-links {wheels}\n"
     write_model(store, "good", f"{offline}greeting\n")
     write_model(store, "bad", f"{offline}nobody-has-this\n")
@@ -75,11 +108,16 @@ def store(tmp_path: Path) -> Path:
 
 
 def write_model(
-    store: Path, name: str, requirements: str | None, config: str = "", is_directory: bool = False
+    store: Path,
+    name: str,
+    requirements: str | None,
+    config: str = "",
+    is_directory: bool = False,
+    handler: str = HANDLER,
 ) -> None:
     """A model whose manifest names a requirements.txt; None: which is not there."""
     model = {"modelName": name, "handler": "h.py", "requirementsFile": "requirements.txt"}
-    files = {"h.py": HANDLER}
+    files = {"h.py": handler}
     if requirements is not None:
         files["requirements.txt"] = requirements
     if config:
@@ -195,12 +233,14 @@ def test_a_virtual_environment_has_the_servers_packages_and_its_own(
 @pytest.mark.skipif(
     bool(kernel_layers().missing_for_strict), reason=kernel_layers().missing_for_strict
 )
-@pytest.mark.parametrize("model", ["good", "venv_good"])
+@pytest.mark.parametrize("model", ["good", "venv_good", pytest.param("folder", marks=LONG)])
 def test_what_was_installed_is_there_in_the_strict_sandbox(
-    serve: Callable[..., Any], model: str
+    serve: Callable[..., Any], store: Path, model: str
 ) -> None:
+    listed = f"--no-index\n--find-links {store.parent / 'wheels'}\ngreeting\n"
+    write_model(store, "folder", listed, is_directory=True)
     server = serve({**ALLOWED, "sandbox": "strict"})
-    assert register(server, f"{model}.mar")[0] == 200
+    assert register(server, model if model == "folder" else f"{model}.mar")[0] == 200
     assert predict(server, model)["greeting"][0] == "hello"
 
 
@@ -232,3 +272,34 @@ def test_a_model_of_the_configuration_without_its_packages_is_not_served(
     server.wait_until_ready("good")
     assert "Failed to load model: bad.mar: Custom pip package installation" in server.log_text()
     assert predict(server, "good")["greeting"][0] == "hello"
+
+
+@pytest.mark.parametrize("models", [("beside", "venv"), pytest.param(("in_place",), marks=LONG)])
+def test_versions_of_what_a_worker_runs_on_do_not_meet(
+    models: tuple[str, ...], serve: Callable[..., Any], store: Path
+) -> None:
+    wheels = store.parent / "wheels"
+    for module, name in PINNED.items():
+        wheel = wheels / f"{name}-0.0.1-py3-none-any.whl"
+        write_wheel(wheel, UNUSABLE, name, "0.0.1", module)
+    pins = "".join(f"{name}==0.0.1\n" for name in PINNED.values())
+    listed = f"--no-index\n--find-links {wheels}\n{pins}"
+    write_model(store, "beside", listed, handler=PINNING_HANDLER)
+    write_model(store, "in_place", listed, is_directory=True, handler=PINNING_HANDLER)
+    write_model(store, "venv", listed, "useVenv: true\n", handler=PINNING_HANDLER)
+    with zipfile.ZipFile(store / "neighbour.mar", "w") as archive:
+        manifest = {"model": {"modelName": "neighbour", "handler": "h.py"}}
+        archive.writestr("h.py", PINNING_HANDLER)
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+    server = serve(ALLOWED)
+    urls = [model if model == "in_place" else f"{model}.mar" for model in ("neighbour", *models)]
+    with ThreadPoolExecutor() as pool:
+        for status, answer in pool.map(lambda url: register(server, url), urls):
+            assert status == 200, (answer, server.log_text())
+    for _ in range(3):
+        for model in ("neighbour", *models):
+            _, _, body = server.request("POST", f"/predictions/{model}", model.encode())
+            versions = [None] * 3 if model == "neighbour" else ["0.0.1"] * 3
+            # No program that the handler starts has a socket of the worker.
+            expected = {"versions": versions, "inherited": "[]\n", "body": model}
+            assert json.loads(body) == expected, server.log_text()

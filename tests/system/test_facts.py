@@ -1,7 +1,8 @@
 """Our answers beside the recorded ones of the real TorchServe 0.12 (facts.json).
 
 The cases are those of `make conformance`, which asks the real one again; what differs on purpose
-is listed in conformance/differences.py.
+is listed in conformance/differences.py. `make test-long` has the real torch-model-archiver pack
+some of the archives, in an environment of its own.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reference import make_real_archiver
 
 from bench.servers import free_ports
 from conformance.archives import build_archives
@@ -20,7 +22,16 @@ from conformance.asker import take_all
 from conformance.case import Scenario
 from conformance.compare import differences, unwanted
 from conformance.files import serving
+from conformance.packages import why_no_packages
 from conformance.scenarios import SCENARIOS
+
+INSTALL_LIMIT_S = 1800  # of what archives list
+COMPILE_LIMIT_S = 900  # of weights, when their archive is made and when they run
+# An echo, TorchScript with labels, eager with a state dict, a class derived from BaseHandler,
+# and handlers that fail in every way.
+OF_THE_REAL_ARCHIVER = (
+    "requests", "resnet", "entry points", "classes", "failures", "deaths", "archive forms"
+)  # fmt: skip
 
 FACTS = json.loads(Path(__file__).with_name("facts.json").read_text())
 
@@ -48,10 +59,17 @@ def files(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def real_archiver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_real_archiver(tmp_path_factory.mktemp("archiver"))
+
+
 def as_parameter(scenario: Scenario) -> Any:
     marks = [pytest.mark.torch] if scenario.needs_torch else []
     if scenario.is_long:
-        marks += [pytest.mark.long, pytest.mark.timeout(900)]
+        marks += [pytest.mark.long, pytest.mark.timeout(COMPILE_LIMIT_S)]
+    if scenario.needs_packages:
+        marks.append(pytest.mark.timeout(INSTALL_LIMIT_S))
     missing = [name for name in scenario.needs if find_spec(name) is None]
     missing += [name for name in scenario.programs if shutil.which(name) is None]
     if missing:
@@ -63,8 +81,37 @@ def as_parameter(scenario: Scenario) -> Any:
 def test_answers_are_those_of_torchserve(
     scenario: Scenario, server_factory: Callable[..., Any], tmp_path: Path, files: str
 ) -> None:
-    build_archives(tmp_path / "store", scenario.archives)
-    build_archives(tmp_path / "elsewhere", scenario.elsewhere)
+    if scenario.needs_packages and (reason := why_no_packages()):
+        pytest.skip(reason)
+    found = unlike_the_facts(scenario, server_factory, tmp_path, files)
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "scenario", [as_parameter(one) for one in SCENARIOS if one.name in OF_THE_REAL_ARCHIVER]
+)
+def test_archives_of_the_real_archiver_get_the_same_answers(
+    scenario: Scenario,
+    real_archiver: Path,
+    server_factory: Callable[..., Any],
+    tmp_path: Path,
+    files: str,
+) -> None:
+    found = unlike_the_facts(scenario, server_factory, tmp_path, files, packed_by=real_archiver)
+    assert not found, "\n" + "\n".join(found)
+
+
+def unlike_the_facts(
+    scenario: Scenario,
+    server_factory: Callable[..., Any],
+    tmp_path: Path,
+    files: str,
+    packed_by: Path | None = None,
+) -> list[str]:
+    """A line for each answer of ours that is not the recorded one."""
+    build_archives(tmp_path / "store", scenario.archives, packed_by)
+    build_archives(tmp_path / "elsewhere", scenario.elsewhere, packed_by)
     logs = tmp_path / "logs"
     config = dict(scenario.config)
     if scenario.shares_port:
@@ -110,4 +157,4 @@ def test_answers_are_those_of_torchserve(
         for case in compared
         if case.deliberate and not differences(case, facts[case.name], answers[case.name])
     ]
-    assert not found, "\n" + "\n".join(found)
+    return found

@@ -6,7 +6,8 @@ from io import BytesIO
 from typing import Any
 from zipfile import ZipFile
 
-from s3_server import S3Server, serving
+from s3_server import S3Server
+from serving import serving
 
 
 def archive() -> bytes:

@@ -1,6 +1,6 @@
 """A hostile handler in a real server, as root and as a plain user: the matrix of the documents.
 
-Each attempt of tests/handlers/captive.py stands in a row of docs/confidential.md, with what it
+Each attempt of tests/handlers/captive.py stands in a row of docs/sandbox.md, with what it
 must come to in each level.
 """
 
@@ -45,7 +45,7 @@ pytestmark = [
 def matrix() -> dict[str, dict[str, str]]:
     """Attempt to level to outcome, from the document."""
     found: dict[str, dict[str, str]] = {}
-    for line in (ROOT / "docs" / "confidential.md").read_text().splitlines():
+    for line in (ROOT / "docs" / "sandbox.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and cells[1] in ("open", "refused"):
             for name in re.findall(r"`(\w+)`", cells[3]):

@@ -8,7 +8,6 @@ import re
 import secrets
 import signal
 import stat
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 from sealing import KEK, KEY_ID, jwe_bytes, mar_bytes, write_sealed
+from serving import serving
 
 from torchkeep.modelstore.memory_place import SHARED_MEMORY
 
@@ -109,12 +109,8 @@ def web(ground: Ground) -> Iterator[str]:
             pass
 
     handler = partial(Quiet, directory=str(ground.elsewhere))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def kill(server: Any) -> None:

@@ -1,12 +1,14 @@
 """Packs a model. The work is `torchkeep.modelstore.archiver`'s; here are TorchServe's names."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from model_archiver.model_archiver_config import ModelArchiverConfig
 from model_archiver.model_archiver_error import ModelArchiverError
+from model_archiver.model_packaging_utils import ModelExportUtils as ModelExportUtils
+from model_archiver.model_packaging_utils import archive_parts
 from torchkeep.modelstore import archiver
 from torchkeep.modelstore.errors import ArchiverError, PartMissing
-from torchkeep.modelstore.manifest import RUNTIMES
 
 
 def generate_model_archive(config: ModelArchiverConfig | None = None) -> None:
@@ -17,21 +19,26 @@ def generate_model_archive(config: ModelArchiverConfig | None = None) -> None:
     """
     if config is None:
         config = ModelArchiverConfig.from_args(archiver.parser().parse_args())
-    if config.runtime not in RUNTIMES:
-        raise ValueError(f"{config.runtime!r} is not a valid runtime: expected one of {RUNTIMES}")
-    parts = archiver.ArchiveParts(
-        model_name=config.model_name,
-        version=str(config.version),
-        handler=config.handler,
-        serialized_file=config.serialized_file,
-        model_file=config.model_file,
-        extra_files=(config.extra_files or "").split(","),
-        requirements_file=config.requirements_file,
-        config_file=config.config_file,
-        runtime=config.runtime,
-    )
+    _pack(config, None)
+
+
+def package_model(config: ModelArchiverConfig | Namespace, manifest: str) -> None:
+    """Write the archive that `config` describes, with this text as its manifest.
+
+    The packing scripts of the OpenMMLab projects call it, with
+    `ModelExportUtils.generate_manifest_json`; raises as `generate_model_archive` does.
+    """
+    _pack(config, manifest)
+
+
+def _pack(config: ModelArchiverConfig | Namespace, manifest: str | None) -> None:
+    parts = archive_parts(config)
+    archive_format = getattr(config, "archive_format", "default")
+    force = bool(getattr(config, "force", False))
     try:
-        archiver.pack(parts, Path(config.export_path), config.archive_format, force=config.force)
+        archiver.pack(
+            parts, Path(config.export_path), archive_format, force=force, manifest=manifest
+        )
     except PartMissing as error:
         raise FileNotFoundError(str(error)) from error
     except ArchiverError as error:

@@ -1,6 +1,7 @@
 """TorchServe's Python interface to the archiver: what it packs, and what it raises."""
 
 import inspect
+import json
 import sys
 import zipfile
 from argparse import Namespace
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from model_archiver import ModelArchiver, ModelArchiverConfig, ModelArchiverError
+from model_archiver.manifest_components.manifest import RuntimeType
 from model_archiver.model_archiver_error import ModelArchiverError as SameError
-from model_archiver.model_packaging import generate_model_archive
+from model_archiver.model_packaging import generate_model_archive, package_model
+from model_archiver.model_packaging_utils import ModelExportUtils
+from torchkeep.modelstore.manifest import RUNTIMES
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,51 @@ def test_without_a_config_the_command_line_counts(monkeypatch: pytest.MonkeyPatc
     assert Path("n.tar.gz").exists()
 
 
+def manifest_in(archive_path: str) -> Any:
+    with zipfile.ZipFile(archive_path) as archive:
+        return json.loads(archive.read("MAR-INF/MANIFEST.json"))
+
+
+def test_a_script_may_write_the_manifest_itself() -> None:
+    parts = config(serialized_file="w.pt", model_file="a.txt")
+    manifest = json.loads(ModelExportUtils.generate_manifest_json(parts))
+    assert manifest["runtime"] == "python"
+    assert manifest["model"] == {
+        "modelName": "m",
+        "serializedFile": "w.pt",
+        "handler": "h.py",
+        "modelFile": "a.txt",
+        "modelVersion": "1.0",
+    }
+    manifest["description"] = "its own"
+    package_model(parts, json.dumps(manifest))
+    assert manifest_in("m.mar") == manifest
+
+
+def test_a_script_written_for_an_earlier_archiver_packs() -> None:
+    """As mmpretrain2torchserve.py of mmpretrain 1.2.0 does: it knows no config_file.
+
+    TorchServe 0.12 stops there with an AttributeError.
+    """
+    flags = Namespace(
+        model_file="a.txt",
+        serialized_file="w.pt",
+        handler=str(Path.cwd() / "h.py"),
+        model_name="m",
+        version="1.0",
+        export_path=".",
+        force=False,
+        requirements_file=None,
+        extra_files=None,
+        runtime="python",
+        archive_format="default",
+    )
+    package_model(flags, ModelExportUtils.generate_manifest_json(flags))
+    assert manifest_in("m.mar")["model"]["handler"] == "h.py"
+    with pytest.raises(ModelArchiverError, match=r"m\.mar already exists"):
+        package_model(flags, "{}")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
@@ -74,6 +123,13 @@ def test_a_config_from_flags() -> None:
     assert ModelArchiverConfig.from_args(Namespace(**vars(made))) == made
     with pytest.raises(AttributeError):
         ModelArchiverConfig.from_args(Namespace(model_name="m", handler="h", version="1"))
+
+
+def test_the_runtimes_of_torchserve_can_be_packed() -> None:
+    assert [one.value for one in RuntimeType] == list(RUNTIMES)
+    generate_model_archive(config(runtime=RuntimeType.PYTHON3.value))
+    with zipfile.ZipFile("m.mar") as archive:
+        assert json.loads(archive.read("MAR-INF/MANIFEST.json"))["runtime"] == "python3"
 
 
 def test_the_names_and_defaults_are_torchserves() -> None:

@@ -1,9 +1,10 @@
-"""Stand-ins for who keeps the keys, over real sockets: the Confidential Data Hub and a broker.
+"""STAND-INS, for demo and tests, never shipped: who keeps the keys, and whom it trusts.
 
-The hub answers byte for byte as the api-server-rest of Confidential Containers' guest
-components; the broker speaks RCAR with real keys and real JWE, and checks the evidence of the
-sample TEE as its verifier does. Both can be told to misbehave: `misbehave` gets each request
-first, and answers it in its own way by returning True.
+Over real sockets. Agent and data hub answer byte for byte as the api-server-rest of Confidential
+Containers' guest components; the broker speaks RCAR with real keys and real JWE, and checks
+evidence as its verifier does: of the sample TEE, or simulated quotes under their simulated root.
+All can be told to misbehave: `misbehave` gets each request first, and answers it in its own way by
+returning True.
 """
 
 import base64
@@ -11,13 +12,14 @@ import hashlib
 import json
 import secrets
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 import dcap_qvl
@@ -27,6 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
+from torchkeep.client.policy import measured
 from torchkeep.runtime import simulated_tee
 from torchkeep.runtime.quote import parse_quote
 
@@ -85,10 +88,10 @@ class StandIn:
         raise NotImplementedError
 
     @contextmanager
-    def listening(self, certificate: Path | None = None, port: int = 0) -> Iterator["StandIn"]:
+    def listening(self, certificate: Path | None = None, port: int = 0) -> Iterator[Self]:
         """On a port of its own; over TLS with `certificate`, a PEM file with its key."""
         handler = type("Bound", (Handler,), {"service": self})
-        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server = _Listener(("127.0.0.1", port), handler)
         server.daemon_threads = True
         scheme = "http"
         if certificate is not None:
@@ -107,6 +110,13 @@ class StandIn:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Listener(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Clients that leave early are what is tried out; all else is a fault of ours.
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class DataHub(StandIn):
@@ -186,15 +196,21 @@ class Agent(DataHub):
 
 
 class Broker(StandIn):
-    """A Key Broker Service with sessions, evidence, tokens and a policy."""
+    """A Key Broker Service with sessions, evidence, reference values, tokens and a policy.
+
+    As with Trustee, evidence that holds gets a token whatever was measured; the resource policy
+    then asks whether that has the reference values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_sample_accepted = True
         self.is_policy_open = True
         self.hash_algorithm: str | None = "sha384"
-        self.mr_td = simulated_tee.measurement("MRTD")  # the reference value
+        # By the names that policies of clients have; what is not named may be anything.
+        self.reference_values = {"mr_td": simulated_tee.measurement("MRTD")}
         self.mr_tds_seen: list[bytes] = []
+        self.refusals: list[str] = []  # why; whoever was refused is not told
         self._sessions: dict[str, dict[str, Any]] = {}
 
     def serve(self, request: Handler) -> None:
@@ -231,7 +247,7 @@ class Broker(StandIn):
             return
         said = json.loads(request.body)
         runtime_data, evidence = said["runtime-data"], said["tee-evidence"]
-        claimed = self._claimed(session["tee"], evidence["primary_evidence"])
+        claimed = self._claimed(session, evidence["primary_evidence"])
         agreed = {**runtime_data, "additional-evidence": evidence["additional_evidence"]}
         text = json.dumps(agreed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         expected = hashlib.new(self.hash_algorithm or "sha384", text.encode()).digest()
@@ -245,25 +261,34 @@ class Broker(StandIn):
         session["token"] = secrets.token_hex(16)
         request.answer(200, {"token": session["token"]}, "application/json")
 
-    def _claimed(self, tee: str, evidence: dict[str, Any]) -> bytes | None:
-        """The report data, if its verifier and its reference values agree to the evidence."""
-        if tee == "sample":
+    def _claimed(self, session: dict[str, Any], evidence: dict[str, Any]) -> bytes | None:
+        """The report data, if its verifier agrees to the evidence."""
+        if session["tee"] == "sample":
             return base64.b64decode(evidence["report_data"]) if self.is_sample_accepted else None
         raw, now = base64.b64decode(evidence["quote"]), int(time.time())
         collateral = dcap_qvl.QuoteCollateralV3.from_json(simulated_tee.collateral(now))
         root = simulated_tee.root_certificate()
-        verified = dcap_qvl.verify_with_root_ca(raw, collateral, root, now)
-        report = parse_quote(raw).report
-        self.mr_tds_seen.append(report.mr_td)
-        is_known = verified.status == "UpToDate" and report.mr_td == self.mr_td
-        return report.report_data if is_known else None
+        try:
+            status = dcap_qvl.verify_with_root_ca(raw, collateral, root, now).status
+        except ValueError as error:
+            self.refusals.append(f"quote: {' '.join(str(error).split())}")
+            return None
+        found = measured(parse_quote(raw).report)
+        self.mr_tds_seen.append(found["mr_td"])
+        session["unexpected"] = [
+            name for name, value in self.reference_values.items() if found[name] != value
+        ]
+        return parse_quote(raw).report.report_data if status == "UpToDate" else None
 
     def _resource(self, request: Handler, path: str) -> None:
         session = self._session(request) or {}
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if "token" not in session or token != session["token"]:
             self._refuse(request, 401, "TokenNotFound")
-        elif not self.is_policy_open:
+        elif not self.is_policy_open or session.get("unexpected"):
+            self.refusals += [
+                f"{name}: not the reference value" for name in session.get("unexpected", ())
+            ]
             self._refuse(request, 401, "PolicyDeny")
         elif path not in self.resources:
             self._refuse(request, 404, "ResourceNotFound")

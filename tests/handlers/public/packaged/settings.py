@@ -1,0 +1,2 @@
+LIMIT = 0.5
+GOOD, BAD = "good", "bad"

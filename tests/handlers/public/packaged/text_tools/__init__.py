@@ -1,0 +1,5 @@
+"""Words and their numbers."""
+
+from .vocabulary import Vocabulary
+
+__all__ = ["Vocabulary"]

@@ -1,0 +1,5 @@
+import re
+
+
+def clean(text):
+    return re.findall(r"[a-z']+", text.lower())
