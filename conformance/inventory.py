@@ -299,8 +299,8 @@ handlers, are in the style of TorchServe's documentation and public examples: al
 rest are for failures, edges and settings.
 
 Models are small and their weights random, but the same everywhere (`conformance/weights.py`); what
-is in each archive says `conformance/archives.py`, `example_archives.py` and `public_archives.py`. This page
-is made from `conformance/inventory.py` by `make conformance-docs`.
+is in each archive says `conformance/archives.py`, `example_archives.py` or `public_archives.py`.
+This page is made from `conformance/inventory.py` by `make conformance-docs`.
 """
 
 

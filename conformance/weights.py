@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -169,11 +171,28 @@ def onnx_of(module: str, name: str, shape: tuple[int, ...]) -> Writer:
     return write
 
 
+@contextmanager
+def _compiler_cache() -> Iterator[None]:
+    """What torch's compilers keep between two runs goes when this one ends."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with TemporaryDirectory() as directory:
+        os.environ[name] = directory
+        try:
+            yield
+        finally:
+            del os.environ[name]
+            if before is not None:
+                os.environ[name] = before
+
+
 def exported_of(module: str, name: str, shape: tuple[int, ...]) -> Writer:
     def write(path: Path) -> None:
         import torch
 
-        torch.export.save(torch.export.export(example(module, name), (torch.zeros(shape),)), path)
+        with _compiler_cache():
+            program = torch.export.export(example(module, name), (torch.zeros(shape),))
+        torch.export.save(program, path)
 
     return write
 
@@ -185,7 +204,7 @@ def compiled_of(module: str, name: str, shape: tuple[int, ...]) -> Writer:
         import torch
 
         model, given = example(module, name), (torch.zeros(shape),)
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _compiler_cache():
             warnings.simplefilter("ignore")
             if path.suffix == ".pt2":
                 program = torch.export.export(model, given)
