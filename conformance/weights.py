@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import Any
 
 from conformance.source import HANDLERS
 
+ROOT = Path(__file__).resolve().parent.parent
 SEED = 20
 Writer = Callable[[Path], None]
 
@@ -198,22 +201,39 @@ def exported_of(module: str, name: str, shape: tuple[int, ...]) -> Writer:
 
 
 def compiled_of(module: str, name: str, shape: tuple[int, ...]) -> Writer:
-    """By AOTInductor, which needs a C++ compiler: a package for `.pt2`, a library for `.so`."""
+    """By AOTInductor, which needs a C++ compiler: a package for `.pt2`, a library for `.so`.
+
+    In a process of its own, as the compiler leaves helpers and files where it ran.
+    """
 
     def write(path: Path) -> None:
-        import torch
-
-        model, given = example(module, name), (torch.zeros(shape),)
-        with warnings.catch_warnings(), torch.no_grad(), _compiler_cache():
-            warnings.simplefilter("ignore")
-            if path.suffix == ".pt2":
-                program = torch.export.export(model, given)
-                torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-            else:
-                options = {"aot_inductor.output_path": str(path)}
-                torch._export.aot_compile(model, given, options=options)
+        call = f"compile_weights({module!r}, {name!r}, {shape!r}, Path({str(path)!r}))"
+        code = f"from pathlib import Path; from conformance.weights import compile_weights; {call}"
+        with TemporaryDirectory() as scratch:
+            environment = {
+                **os.environ,
+                "TMPDIR": scratch,
+                "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/cache",
+                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            }
+            subprocess.run(
+                [sys.executable, "-c", code], env=environment, check=True, capture_output=True
+            )
 
     return write
+
+
+def compile_weights(module: str, name: str, shape: tuple[int, ...], path: Path) -> None:
+    import torch
+
+    model, given = example(module, name), (torch.zeros(shape),)
+    with torch.no_grad():
+        if path.suffix == ".pt2":
+            program = torch.export.export(model, given)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        else:
+            options = {"aot_inductor.output_path": str(path)}
+            torch._export.aot_compile(model, given, options=options)
 
 
 # A small language for transformers: special tokens, then words.

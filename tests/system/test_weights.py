@@ -6,7 +6,6 @@ What TorchServe answered for the same model as a state dict is in facts.json.
 import json
 import pstats
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,9 +78,7 @@ def test_a_package_of_aotinductor_answers_as_the_state_dict(
 ) -> None:
     if shutil.which("g++") is None:
         pytest.skip("AOTInductor needs g++")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        build_archives(tmp_path / "store", ["rows_pt2"])
+    build_archives(tmp_path / "store", ["rows_pt2"])
     server = server_factory(["rows_pt2.mar"], tmp_path / "store")
     server.wait_until_ready("rows_pt2")
     assert_answers_as_torchserve(server, "rows_pt2")

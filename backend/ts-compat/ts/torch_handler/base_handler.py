@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -152,7 +153,7 @@ class BaseHandler:
         if path.endswith(".so") and self._use_torch_export_aot_compile():
             return self._load_torch_export_aot_compile(path)
         if path.endswith(".pt2"):
-            return _load_pt2(path)
+            return _load_pt2(path, self.device.type)
         if path.endswith(".onnx") and importlib.util.find_spec("onnxruntime"):
             return _onnx_session(path, self.device)
         raise RuntimeError(f"No model weights could be loaded{_why_not(path)}")
@@ -213,13 +214,26 @@ def _trace_writer(manifest: dict[str, Any] | None) -> Any:
     return writer
 
 
-def _load_pt2(path: str) -> Any:
+def _load_pt2(path: str, device: str) -> Any:
     """A package of AOTInductor, or a program of `torch.export`."""
     with zipfile.ZipFile(path) as package:
-        is_compiled = any(name.endswith(".so") for name in package.namelist())
-    if is_compiled:
-        return torch._inductor.aoti_load_package(path)
-    return torch.export.load(path).module()
+        libraries = [name for name in package.namelist() if name.endswith(".so")]
+        if not libraries:
+            return torch.export.load(path).module()
+        if len(libraries) > 1 or _is_open("/tmp"):
+            return torch._inductor.aoti_load_package(path)
+        # torch unpacks it in /tmp, whatever TMPDIR says, and the sandbox keeps that closed.
+        with tempfile.TemporaryDirectory() as directory:
+            package.extractall(directory)
+            return torch._export.aot_load(os.path.join(directory, libraries[0]), device)
+
+
+def _is_open(directory: str) -> bool:
+    try:
+        tempfile.TemporaryDirectory(dir=directory).cleanup()
+    except OSError:
+        return False
+    return True
 
 
 def _onnx_session(path: str, device: Any) -> Any:
