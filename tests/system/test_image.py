@@ -140,12 +140,14 @@ def digits(work: Path) -> Path:
     """A folder with the trained model in `model_store`, and an image of a one, `digit.png`."""
     pytest.importorskip("sklearn")
     folder = work / "digits"
+    folder.mkdir()
     program = (
-        f"import sys, pathlib; sys.path.insert(0, {str(DEMO)!r}); import serve_digits\n"
-        f"digit, _ = serve_digits.prepare(pathlib.Path({str(folder)!r}))\n"
-        f"pathlib.Path({str(folder)!r}, 'truth').write_text(str(digit))"
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import digit_archive\n"
+        "folder = pathlib.Path(sys.argv[2])\n"
+        "digit, _ = digit_archive.prepare(folder, folder / 'model_store')\n"
+        "(folder / 'truth').write_text(str(digit))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", program, DEMO, folder], check=True, timeout=300)
     return folder
 
 
