@@ -136,6 +136,21 @@ def test_tests_that_the_page_names_exist() -> None:
         assert list(ROOT.glob(word)) or f"def {word}(" in everything, word
 
 
+def test_links_of_the_page_lead_somewhere() -> None:
+    text = PAGE.read_text()
+    headings = {
+        re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+        for heading in re.findall(r"(?m)^#+ (.*)$", text)
+    }
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 15
+    for link in links:
+        file, _, heading = link.partition("#")
+        if not link.startswith("https:"):
+            assert (PAGE.parent / file).exists(), link
+            assert file or heading in headings, link
+
+
 def test_outcome_that_was_not_expected_is_told_and_fails_the_walk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

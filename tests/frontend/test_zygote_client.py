@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,31 @@ def test_the_zygote_leaves_no_process(poll: Callable[..., Any]) -> None:
     family = asyncio.run(scenario())
     assert family
     assert poll(lambda: not any(p.is_running() for p in family), "the zygote ended")
+
+
+AS_FIRST_PROCESS = """
+import asyncio, os, subprocess
+from torchkeep.frontend import zygote_client
+from torchkeep.runtime.processes import child_pids
+
+zygote_client.INHERITED_LOOK_S = 0.05
+
+async def scenario():
+    assert os.getpid() == 1
+    async with asyncio.timeout(30), zygote_client.ZygoteClient():
+        (stage,) = child_pids()
+        for _ in range(2):
+            subprocess.run(["sh", "-c", "sleep 0.1 & exit"], check=True)
+            assert len(child_pids()) == 2
+            while child_pids() != [stage]:
+                await asyncio.sleep(0.01)
+
+asyncio.run(scenario())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a process the first one")
+def test_the_first_process_of_a_container_reaps_what_it_inherits() -> None:
+    """Of a command that was run beside it, and did not wait for what it started."""
+    namespaces = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    subprocess.run([*namespaces, sys.executable, "-c", AS_FIRST_PROCESS], check=True, timeout=60)

@@ -78,7 +78,7 @@ def in_torch_helper(work, *arguments):
     """torch's compile workers are processes that take orders from a pipe."""
     from torch._inductor.compile_worker.subproc_pool import SubprocPool
 
-    SubprocPool(1).submit(work, *arguments).result(timeout=10)
+    SubprocPool(1).submit(work, *arguments).result(timeout=60)
 
 
 def attempts(facts):

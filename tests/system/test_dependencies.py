@@ -61,6 +61,7 @@ def handle(data, context):
     return [json.dumps(found)]
 """
 ALLOWED = {"install_py_dep_per_model": "true"}
+LONG = pytest.mark.long
 WHEEL = "greeting-1.0-py3-none-any.whl"
 
 
@@ -232,12 +233,14 @@ def test_a_virtual_environment_has_the_servers_packages_and_its_own(
 @pytest.mark.skipif(
     bool(kernel_layers().missing_for_strict), reason=kernel_layers().missing_for_strict
 )
-@pytest.mark.parametrize("model", ["good", "venv_good"])
+@pytest.mark.parametrize("model", ["good", "venv_good", pytest.param("folder", marks=LONG)])
 def test_what_was_installed_is_there_in_the_strict_sandbox(
-    serve: Callable[..., Any], model: str
+    serve: Callable[..., Any], store: Path, model: str
 ) -> None:
+    listed = f"--no-index\n--find-links {store.parent / 'wheels'}\ngreeting\n"
+    write_model(store, "folder", listed, is_directory=True)
     server = serve({**ALLOWED, "sandbox": "strict"})
-    assert register(server, f"{model}.mar")[0] == 200
+    assert register(server, model if model == "folder" else f"{model}.mar")[0] == 200
     assert predict(server, model)["greeting"][0] == "hello"
 
 
@@ -271,9 +274,7 @@ def test_a_model_of_the_configuration_without_its_packages_is_not_served(
     assert predict(server, "good")["greeting"][0] == "hello"
 
 
-@pytest.mark.parametrize(
-    "models", [("beside", "venv"), pytest.param(("in_place",), marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("models", [("beside", "venv"), pytest.param(("in_place",), marks=LONG)])
 def test_versions_of_what_a_worker_runs_on_do_not_meet(
     models: tuple[str, ...], serve: Callable[..., Any], store: Path
 ) -> None:

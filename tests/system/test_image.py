@@ -140,12 +140,14 @@ def digits(work: Path) -> Path:
     """A folder with the trained model in `model_store`, and an image of a one, `digit.png`."""
     pytest.importorskip("sklearn")
     folder = work / "digits"
+    folder.mkdir()
     program = (
-        f"import sys, pathlib; sys.path.insert(0, {str(DEMO)!r}); import serve_digits\n"
-        f"digit, _ = serve_digits.prepare(pathlib.Path({str(folder)!r}))\n"
-        f"pathlib.Path({str(folder)!r}, 'truth').write_text(str(digit))"
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import digit_archive\n"
+        "folder = pathlib.Path(sys.argv[2])\n"
+        "digit, _ = digit_archive.prepare(folder, folder / 'model_store')\n"
+        "(folder / 'truth').write_text(str(digit))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", program, DEMO, folder], check=True, timeout=300)
     return folder
 
 
@@ -202,13 +204,17 @@ def test_it_is_small_and_holds_nothing_that_it_needs_not(
 # Containers
 
 
+@pytest.mark.parametrize(
+    ("tmpfs", "reason"),
+    [({}, "Read-only file system"), ({"/run/torchkeep": "mode=755"}, "Permission denied")],
+)
 def test_with_nothing_writable_the_error_names_what_to_mount(
-    start: Callable[..., Container],
+    start: Callable[..., Container], tmpfs: dict[str, str], reason: str
 ) -> None:
-    container = start()
+    container = start(tmpfs=tmpfs)
     assert container.wait(60) == 1
     (line,) = container.output.splitlines()
-    assert "Read-only file system. Mount memory at /run/torchkeep" in line
+    assert f"{reason}. Mount memory at /run/torchkeep that user 1000 can write" in line
 
 
 def test_by_default_it_serves_as_the_image_of_torchserve_does(

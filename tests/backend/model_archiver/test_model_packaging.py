@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from model_archiver import ModelArchiver, ModelArchiverConfig, ModelArchiverError
+from model_archiver.manifest_components.manifest import RuntimeType
 from model_archiver.model_archiver_error import ModelArchiverError as SameError
 from model_archiver.model_packaging import generate_model_archive, package_model
 from model_archiver.model_packaging_utils import ModelExportUtils
+from torchkeep.modelstore.manifest import RUNTIMES
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +123,13 @@ def test_a_config_from_flags() -> None:
     assert ModelArchiverConfig.from_args(Namespace(**vars(made))) == made
     with pytest.raises(AttributeError):
         ModelArchiverConfig.from_args(Namespace(model_name="m", handler="h", version="1"))
+
+
+def test_the_runtimes_of_torchserve_can_be_packed() -> None:
+    assert [one.value for one in RuntimeType] == list(RUNTIMES)
+    generate_model_archive(config(runtime=RuntimeType.PYTHON3.value))
+    with zipfile.ZipFile("m.mar") as archive:
+        assert json.loads(archive.read("MAR-INF/MANIFEST.json"))["runtime"] == "python3"
 
 
 def test_the_names_and_defaults_are_torchserves() -> None:
