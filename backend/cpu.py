@@ -131,7 +131,7 @@ def import_ipex() -> str:
 
 @contextlib.contextmanager
 def _own_logging() -> Iterator[None]:
-    """IPEX configures the root logger when it is imported; that is the handler's to do."""
+    """IPEX configures the root logger when it is imported; that is `handler_logging`'s to do."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

@@ -128,10 +128,12 @@ class Ranks:
             "MASTER_ADDR": LOOPBACK,
             "MASTER_PORT": str(port),
             "TORCHELASTIC_RESTART_COUNT": "0",
-            "TORCHELASTIC_MAX_RESTARTS": "0",
+            # TorchServe allows torchrun one restart; here it is the worker that starts again.
+            "TORCHELASTIC_MAX_RESTARTS": "1",
             "TORCHELASTIC_RUN_ID": self._load.parallel.run_id,
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+            "LOGLEVEL": "INFO",  # TorchServe starts torchrun with it
         }
         for name in ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
             if name not in self._load.environment:

@@ -17,6 +17,7 @@ from torchkeep.backend import process
 from torchkeep.backend.concurrent_service import ConcurrentService
 from torchkeep.backend.concurrent_worker import ConcurrentWorker
 from torchkeep.backend.confine import confine, confine_fork
+from torchkeep.backend.handler_logging import set_up_logging
 from torchkeep.backend.profiling import Profiler, is_profiling_asked_for
 from torchkeep.backend.ranks import Ranks
 from torchkeep.backend.sending import FORKED, send_all
@@ -185,4 +186,5 @@ def load_service(load: Load) -> Service:
 def _enter(load: Load) -> None:
     os.environ.clear()
     os.environ.update(load.environment)
+    set_up_logging()
     confine(load.sandbox, load.model_dir, lists_interfaces=load.parallel.world_size > 1)

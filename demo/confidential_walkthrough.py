@@ -13,8 +13,7 @@ import os
 import signal
 import sys
 import tempfile
-import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +251,8 @@ class WalkThrough:
 
     def _released(self) -> str:
         self.pod.wait_until_started()
-        self.pod.wait_until_ready("digits")
+        if reason := self.pod.fate_of("digits"):
+            raise Refused(f"server: {reason}")
         lines = [line for line in self.pod.log().splitlines() if "SIMULATED" in line]
         asked = ", ".join(self.broker.requests)
         return "\n".join([f"broker: {asked}", *(f"server: {line}" for line in lines)])
@@ -330,7 +330,7 @@ class WalkThrough:
                 lambda: self._gateway_reads_plain(gateway),
             )
 
-    def _in_between(self, upstream: str | None = None) -> Any:
+    def _in_between(self, upstream: str | None = None) -> AbstractContextManager[InBetween]:
         place = self.client / "in_between.pem"
         return InBetween(upstream or self.pod.inference).ending_tls(place)
 
@@ -593,7 +593,9 @@ class WalkThrough:
     def _denied(self, pod: Pod, by: str) -> str:
         """What the server says of the key it did not get, and the broker of why."""
         pod.wait_until_started()
-        reason = pod.why_not_ready("digits")
+        reason = pod.fate_of("digits")
+        if not reason:
+            return "it has got the key, and serves the model"
         told = {one for one in self.broker.refusals if one.startswith(by)}
         raise Refused("\n".join([f"server: {reason}", *(f"broker: {one}" for one in told)]))
 
@@ -602,12 +604,8 @@ class WalkThrough:
         return self._verified(pod.attested)
 
     def _started(self, pod: Pod) -> str:
-        assert pod.process is not None, "it is started"
-        deadline = time.monotonic() + 60
-        while pod.process.poll() is None and time.monotonic() < deadline:
-            if "Model server started." in pod.log():
-                return "it serves"
-            time.sleep(0.1)
+        if pod.has_started():
+            return "it serves"
         raise Refused(f"server: {pod.log().strip().splitlines()[-1]}")
 
     # Archives.

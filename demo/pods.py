@@ -67,37 +67,47 @@ class Pod:
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
-    def wait_for(self, what: str, condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + START_LIMIT_S
-        while not (found := condition()):
-            assert self.process is not None, "it is started"
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise DemoFailed(f"{what}: in vain. The server said:\n{self.log()}")
-            time.sleep(LOOK_EVERY_S)
-        return found
-
     def wait_until_started(self) -> None:
-        self.wait_for("Waiting for the server", lambda: "Model server started." in self.log())
+        if not self.has_started():
+            raise DemoFailed(f"The server did not start. It said:\n{self.log()}")
 
-    def wait_until_ready(self, model: str) -> None:
-        def is_ready() -> bool:
+    def has_started(self) -> bool:
+        """Whether it serves; False once it has ended instead."""
+        return bool(self._wait_for(lambda: "Model server started." in self.log()))
+
+    def fate_of(self, model: str) -> str:
+        """Empty once the model is served; otherwise why it has no key, in the server's words."""
+
+        def fate() -> list[str] | None:
             status, described = self.manage("GET", f"/models/{model}")
-            workers = described[0]["workers"] if status == 200 else []
-            return any(worker["status"] == "READY" for worker in workers)
+            if status != 200:
+                return None
+            if any(worker["status"] == "READY" for worker in described[0]["workers"]):
+                return [""]
+            reason = str(described[0].get("notReady", ""))
+            return [reason] if reason.startswith("No key ") else None
 
-        self.wait_for(f"Waiting for model {model}", is_ready)
-
-    def why_not_ready(self, model: str) -> str:
-        """What keeps a model from being served, in the server's words, once it is known."""
-
-        def reason() -> str:
-            status, described = self.manage("GET", f"/models/{model}")
-            return str(described[0].get("notReady", "")) if status == 200 else ""
-
-        return str(self.wait_for(f"Waiting for the fate of {model}", reason))
+        found = self._wait_for(fate)
+        if found is None:
+            raise DemoFailed(f"The server has ended. It said:\n{self.log()}")
+        return str(found[0])
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
+
+    def _wait_for(self, condition: Callable[[], Any]) -> Any:
+        """What the condition gives once it is true; None where the server ends before."""
+        assert self.process is not None, "it is started"
+        deadline = time.monotonic() + START_LIMIT_S
+        while self.process.poll() is None:
+            if found := condition():
+                return found
+            if time.monotonic() > deadline:
+                raise DemoFailed(
+                    f"In {START_LIMIT_S} s the server got no further than:\n{self.log()}"
+                )
+            time.sleep(LOOK_EVERY_S)
+        return None
 
 
 class Pods:

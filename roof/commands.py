@@ -1,22 +1,18 @@
-"""The two commands: `torchserve`, with the flags of the real one, and `torchkeep`."""
+"""The two commands: `torchserve`, with the flags of the real one, and `torchkeep`.
+
+What only one command needs is imported by it: `torchserve --stop` waits for no server's imports.
+"""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
-from torchkeep.frontend.thread_plan import ThreadPlan
-from torchkeep.modelstore import sealing_commands
-from torchkeep.roof.serving import serve
 from torchkeep.roof.shipped import TS_COMPAT
-from torchkeep.roof.workers import startup_workers
 from torchkeep.runtime import start_stop
 from torchkeep.runtime.command_line import CLIENT_COMMANDS, Flags
-from torchkeep.runtime.compute import plan_compute
 from torchkeep.runtime.config import load_config
-from torchkeep.runtime.doctor import examine
 from torchkeep.runtime.health import ask_ping
-from torchkeep.runtime.kernel import kernel_layers
 
 _TS_PATH = "print the folder of the package `ts`, for tests of handlers and for editors"
 
@@ -28,6 +24,8 @@ def torchserve(argv: list[str] | None = None) -> None:
 
 def torchkeep(argv: list[str] | None = None) -> None:
     """Our own console script."""
+    from torchkeep.modelstore import sealing_commands
+
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in sealing_commands.COMMANDS:
         sys.exit(sealing_commands.main(arguments))
@@ -37,6 +35,20 @@ def torchkeep(argv: list[str] | None = None) -> None:
         sys.exit(_ts_path(arguments[1:]))
     others = {**sealing_commands.COMMANDS, **CLIENT_COMMANDS, "ts-path": _TS_PATH}
     sys.exit(start_stop.torchkeep(arguments, serve, {"doctor": doctor, "health": health}, others))
+
+
+def serve(flags: Flags) -> int:
+    """See `serving.serve`."""
+    from torchkeep.roof import serving
+
+    return serving.serve(flags)
+
+
+def doctor(flags: Flags) -> int:
+    """See `examining.doctor`."""
+    from torchkeep.roof import examining
+
+    return examining.doctor(flags)
 
 
 def _ts_path(arguments: list[str]) -> int:
@@ -62,19 +74,6 @@ def _client_command(arguments: list[str]) -> int:
         )
         return 2
     return commands.main(arguments)
-
-
-def doctor(flags: Flags) -> int:
-    """Say what this machine offers a server, what one would use, and what to change."""
-    config = load_config(flags, os.environ, Path.cwd())
-    compute = plan_compute(config, os.environ)
-    plan = ThreadPlan(compute.cores, compute.fixed_threads, compute.pins)
-    workers = startup_workers(config, compute)
-    for line in examine(
-        compute, kernel_layers().describe(), plan.describe(workers), workers, Path("/proc")
-    ):
-        sys.stdout.write(f"{line}\n")
-    return 0
 
 
 def health(flags: Flags) -> int:

@@ -2,8 +2,7 @@
 
 import sys
 
-from torchkeep.roof.commands import torchkeep, torchserve
-from torchkeep.roof.serving import serve
+from torchkeep.roof.commands import serve, torchkeep, torchserve
 from torchkeep.runtime import start_stop
 
 __all__ = ["torchkeep", "torchserve"]

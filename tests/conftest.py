@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     before = {name: os.environ.get(name) for name in ("PYTEST_DEBUG_TEMPROOT", "TMPDIR")}
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     place = tempfile.mkdtemp(prefix="torchkeep-tests-")
+    os.chmod(place, 0o1777)  # as /tmp is: some tests are other users
     os.environ["TMPDIR"] = tempfile.tempdir = place
 
     def restore() -> None:

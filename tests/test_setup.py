@@ -1,6 +1,7 @@
 """What `make setup` decides, and when it does nothing; nothing is downloaded here."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,21 @@ def test_python_that_will_not_do_is_explained(
     assert run.returncode != 0
     assert said in run.stderr
     assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("lock", ["base", "ipex", "torch"])
+def test_a_lock_holds_versions_and_hashes_and_no_registry(lock: str) -> None:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    assert "://" not in text
+    requirements = text.replace(" \\\n", " ").splitlines()
+    pinned = re.compile(r"[a-z0-9-]+==[^ ]+( ; [^#]+?)?( +--hash=sha256:[0-9a-f]{64})+")
+    assert [one for one in requirements if not pinned.fullmatch(one)] == []
+    versions = {one.partition("==")[0]: one.partition("==")[2] for one in requirements}
+    if lock == "ipex":
+        assert versions["torch"].startswith("2.8.")
+        assert versions["torchvision"].startswith("0.23.")
+        assert versions["intel-extension-for-pytorch"].startswith("2.8.")
+    assert ("torch" in versions) == (lock != "base")
 
 
 def test_unknown_engine_is_refused(checkout: Checkout) -> None:

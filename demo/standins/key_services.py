@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs
 
 import dcap_qvl
@@ -88,7 +88,7 @@ class StandIn:
         raise NotImplementedError
 
     @contextmanager
-    def listening(self, certificate: Path | None = None, port: int = 0) -> Iterator["StandIn"]:
+    def listening(self, certificate: Path | None = None, port: int = 0) -> Iterator[Self]:
         """On a port of its own; over TLS with `certificate`, a PEM file with its key."""
         handler = type("Bound", (Handler,), {"service": self})
         server = _Listener(("127.0.0.1", port), handler)

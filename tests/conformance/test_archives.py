@@ -18,7 +18,7 @@ import pytest
 from conformance.archives import build_archives
 
 LAYOUTS = Path(__file__).with_name("layouts.json")
-WITH_WEIGHTS = ("mlp", "text")  # which torch writes
+WITH_WEIGHTS = ("mlp", "text", "many_files", "captum_flowers")  # which torch writes
 NAMES = (
     *("echo", "echo_v2", "echo_config", "echo_tgz", "echo_dir", "entry", "failures", "silent"),
     *("load_value_error", "word_lengths", *WITH_WEIGHTS),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,12 @@ def test_it_has_no_path_but_the_descriptors(handler_log: HandlerLog) -> None:
     assert link == "/memfd:handler-log-M-m_1.0 (deleted)"
 
 
-def test_a_closed_log_keeps_nothing_and_closes_twice(handler_log: HandlerLog) -> None:
+def test_a_closed_log_keeps_nothing_and_closes_twice(
+    handler_log: HandlerLog, tmp_path: Path
+) -> None:
     handler_log.close()
-    handler_log.add("W", "late")
-    handler_log.close()
+    with (tmp_path / "other").open("wb") as other:  # to which the kernel gives the same number
+        assert other.fileno() == handler_log.descriptor
+        handler_log.add("W", "late")
+        handler_log.close()
+        assert os.fstat(other.fileno()).st_size == 0

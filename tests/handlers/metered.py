@@ -1,9 +1,12 @@
 """Records a metric of every kind, and says something on both pipes."""
 
+import logging
 import sys
 
 from ts.metrics.dimension import Dimension
 from ts.metrics.metric_type_enum import MetricTypes
+
+logging.basicConfig(level=logging.DEBUG, format="mine %(message)s")  # TorchServe's stays
 
 
 def handle(data, context):
@@ -12,6 +15,8 @@ def handle(data, context):
     metrics = context.metrics
     print("hello stdout")
     print("hello stderr", file=sys.stderr)
+    logging.getLogger(__name__).info("hello logger")
+    logging.getLogger(__name__).debug("hello debugger")
     metrics.add_counter("Unknown", 2)
     metrics.add_time("DeclaredTime", 3.25)
     metrics.add_counter("DeclaredCount", 1)

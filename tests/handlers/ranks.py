@@ -31,7 +31,15 @@ class Ranks:
             os.kill(os.getpid(), signal.SIGKILL)
         if asked in ("end", "wait"):
             time.sleep(60)
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "OMP_NUM_THREADS")
+        names = (
+            "RANK",
+            "LOCAL_RANK",
+            "WORLD_SIZE",
+            "TORCHELASTIC_RUN_ID",
+            "TORCHELASTIC_MAX_RESTARTS",
+            "LOGLEVEL",
+            "OMP_NUM_THREADS",
+        )
         answer = {
             "environment": {name: os.environ.get(name) for name in names},
             "calls": self.calls,

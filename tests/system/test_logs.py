@@ -141,9 +141,14 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
     pattern = rf'{STAMP} - /127\.0\.0\.1:\d+ "POST /predictions/metered HTTP/1\.1" 200 \d+'
     assert re.fullmatch(pattern, access[0])
     model_log = lines(server, "model_log")
-    for level, pipe in (("INFO", "stdout"), ("WARN", "stderr")):
-        pattern = rf"{STAMP} \[{level} \] W-9000-metered_1\.0-{pipe} MODEL_LOG - hello {pipe}"
+    for level, pipe, said in (
+        ("INFO", "stdout", "hello stdout"),
+        ("WARN", "stderr", "hello stderr"),
+        ("INFO", "stdout", "hello logger"),
+    ):
+        pattern = rf"{STAMP} \[{level} \] W-9000-metered_1\.0-{pipe} MODEL_LOG - {said}"
         assert any(re.fullmatch(pattern, line) for line in model_log)
+    assert not any("hello debugger" in line for line in model_log)
     ts_log = "\n".join(lines(server, "ts_log"))
     for text in (
         " [INFO ] MainThread torchkeep.start - Model server started.",
@@ -162,6 +167,7 @@ def test_files_and_stdout_of_a_server(metered: Start, poll: Any) -> None:
     assert "\nModel server started.\n" in stdout
     assert "MODEL_LOG - hello stderr" in stdout
     assert "hello stdout" not in stdout
+    assert "hello logger" not in stdout
     assert "PredictionTime" not in stdout
     for told_in_the_file_only in ("State change", "Torch worker started", "metered loaded"):
         assert told_in_the_file_only not in stdout

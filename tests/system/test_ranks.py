@@ -51,6 +51,8 @@ def test_ranks_compute_together_and_end_together(
         "LOCAL_RANK": "0",
         "WORLD_SIZE": "2",
         "TORCHELASTIC_RUN_ID": "ranks_29500",
+        "TORCHELASTIC_MAX_RESTARTS": "1",
+        "LOGLEVEL": "INFO",
         "OMP_NUM_THREADS": "",
     }
     assert asked(server, "ranks", "calls")["all_calls"] == [2.0, 2.0]  # `tp` asks every rank

@@ -4,7 +4,7 @@ One `Context` lives as long as its worker: handlers keep things on it between ba
 """
 
 import os
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
@@ -73,7 +73,8 @@ class Context:
             "limit_max_image_pixels": limit_max_image_pixels,
         }
         self.model_yaml_config = {} if model_yaml_config is None else model_yaml_config
-        self.metrics = metrics
+        # A worker always has them, so handlers need not ask; a test may do without.
+        self.metrics = cast(MetricsCacheYamlImpl, metrics)
         self.request_ids: dict[int, str] = {}
         self.request_processor: list[RequestProcessor] = []
         self.stopping_criteria: list[Any] | None = None

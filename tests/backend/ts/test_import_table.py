@@ -220,7 +220,13 @@ from typing import Any
 
 from ts.context import Context
 from ts.torch_handler.base_handler import BaseHandler
+from ts.torch_handler.image_classifier import ImageClassifier
 from ts.utils.util import PredictionException
+
+
+def best_of(handler: ImageClassifier) -> int:
+    handler.context.set_response_header(0, "x-best", "3")
+    return handler.topk
 
 
 class Doubler(BaseHandler):
@@ -232,6 +238,7 @@ class Doubler(BaseHandler):
     def preprocess(self, data: list[dict[str, Any]]) -> list[int]:
         if any("body" not in row for row in data):
             raise PredictionException("no body", 400)
+        self.context.metrics.add_counter("Rows", len(data))
         return [int(row["body"]) for row in data]
 
     def inference(self, data: list[int], *args: Any, **kwargs: Any) -> list[int]:

@@ -7,7 +7,7 @@ import os
 import time
 import zipfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -33,7 +33,7 @@ class BaseHandler:
         self.mapping: dict[str, str] | None = None
         self.device: Any = None
         self.initialized = False
-        self.context: Context | None = None
+        self.context = cast(Context, None)  # until `initialize`; handlers need not ask for that
         self.model_pt_path: str | None = None
         self.manifest: dict[str, Any] | None = None
         self.map_location: str | None = None
@@ -179,7 +179,7 @@ class BaseHandler:
         return self._loaded_model
 
     def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
-        return torch._export.aot_load(model_so_path, self.map_location)
+        return torch._export.aot_load(model_so_path, str(self.map_location))
 
     def _use_torch_export_aot_compile(self) -> bool:
         pt2 = self.model_yaml_config.get("pt2")

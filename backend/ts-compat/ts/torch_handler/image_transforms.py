@@ -5,6 +5,7 @@ Pillow calls with the same rounding give the same result. Images that are not RG
 the last step there, and here as well: a handler that wants them converts them itself.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -52,11 +53,11 @@ class PillowTransform:
 
 def _torchvision_transforms() -> Any:
     try:
-        from torchvision import transforms
+        # By name: it ships no types, which would be an error in every handler's own check.
+        return import_module("torchvision").transforms
     # A torchvision built for another torch fails with RuntimeError or OSError.
     except (ImportError, RuntimeError, OSError):
         return None
-    return transforms
 
 
 def _resize(image: Any) -> Any:

@@ -30,11 +30,16 @@ class MockContext:
         if gpu_id and importlib.import_module("torch").cuda.is_available():
             self.system_properties["gpu_id"] = gpu_id
         self.explain = False
+        self.failed: dict[int, Exception] = {}
         self.metrics = MetricsStore({0: str(uuid.uuid4())}, model_name)
         self.model_yaml_config: dict[str, Any] = {}
         if model_yaml_config_file:
             path = os.path.join(model_dir, model_yaml_config_file)
             self.model_yaml_config = get_yaml_config(path)
+
+    def fail(self, idx: int, error: Exception) -> None:
+        """As `Context.fail`, an addition of Torchkeep; `failed` tells a test what was failed."""
+        self.failed[idx] = error
 
     def get_request_header(self, idx: Any, exp: str) -> bool:
         # TorchServe: true whatever header is asked for, and not for request 0
