@@ -261,6 +261,7 @@ class Server:
                 start_new_session=True,
             )
         self.pid = self.process.pid
+        self.stop_deadline_s = STOP_DEADLINE_S
 
     def log_text(self) -> str:
         return self.log_file.read_text(errors="replace")
@@ -336,7 +337,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_DEADLINE_S)
+            return self.process.wait(self.stop_deadline_s)
         finally:
             if self.process.poll() is None:
                 self.process.kill()

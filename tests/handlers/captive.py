@@ -74,11 +74,12 @@ def can_connect(host, port):
     socket.create_connection((host, port), 5).close()
 
 
-def in_torch_helper(work, *arguments):
+def in_torch_helper(timeout_s):
     """torch's compile workers are processes that take orders from a pipe."""
     from torch._inductor.compile_worker.subproc_pool import SubprocPool
 
-    SubprocPool(1).submit(work, *arguments).result(timeout=10)
+    pool = SubprocPool(1)
+    return lambda work, *arguments: pool.submit(work, *arguments).result(timeout_s)
 
 
 def attempts(facts):
@@ -172,10 +173,11 @@ def handle(data, context):
     report["torch"] = {}
     if facts["torch"]:
         own, address = os.path.abspath("captive.py"), ("127.0.0.1", facts["port"])
+        helped = in_torch_helper(facts["torch"])
         report["torch"] = {
-            "file": outcome(lambda: in_torch_helper(os.stat, own)),
-            "tcp": outcome(lambda: in_torch_helper(can_connect, *address)),
-            "key": outcome(lambda: in_torch_helper(os.open, facts["key"], os.O_RDONLY)),
+            "file": outcome(lambda: helped(os.stat, own)),
+            "tcp": outcome(lambda: helped(can_connect, *address)),
+            "key": outcome(lambda: helped(os.open, facts["key"], os.O_RDONLY)),
         }
     report["descriptors"] = inherited
     report["ids"] = ids

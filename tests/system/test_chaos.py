@@ -177,8 +177,12 @@ def is_back(server: Any, before: tuple[int, int, int]) -> bool:
     return descriptors <= before[0] and rest == list(before[1:])
 
 
+# What test_isolation.py tries once, on one server for all, is repeated here.
+REPEATED = ("descriptors", "flood", "fork", "daemons", "threads", "catch")
+
+
 @pytest.mark.parametrize(
-    "way", ["leak", "descriptors", "flood", "fork", "daemons", "threads", "catch"]
+    "way", ["leak", *(pytest.param(way, marks=pytest.mark.long) for way in REPEATED)]
 )
 def test_a_harmful_handler_harms_only_itself(
     way: str, tmp_path: Path, server_factory: Callable[..., Any], poll: Callable[..., Any]

@@ -27,6 +27,7 @@ from conformance.scenarios import SCENARIOS
 
 INSTALL_LIMIT_S = 1800  # of what archives list
 COMPILE_LIMIT_S = 900  # of weights, when their archive is made and when they run
+REMOVAL_LIMIT_S = 180.0
 # An echo, TorchScript with labels, eager with a state dict, a class derived from BaseHandler,
 # and handlers that fail in every way.
 OF_THE_REAL_ARCHIVER = (
@@ -130,6 +131,8 @@ def unlike_the_facts(
             files=scenario.files,
             restart=restart,
         )
+        if scenario.needs_packages:  # thousands of installed files are removed at the stop
+            server.stop_deadline_s = REMOVAL_LIMIT_S
         server.inference = config.get("inference_address", server.inference)
         server.management = config.get("management_address", server.management)
         server.wait_until_ready(*scenario.model_names)
