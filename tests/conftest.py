@@ -122,10 +122,12 @@ def _own_sockets() -> set[str]:
 
 
 def _temporary_files() -> set[str]:
-    # torch makes a directory when it is imported, and removes it at the end of the process.
+    # torch makes a directory when it is imported, and removes it at the end of the process. Its
+    # compilers have one for each user, which stays for the next compilation.
     torch = sys.modules.get("torch.distributed.nn.jit.instantiator")
     of_torch = {os.path.basename(torch._TEMP_DIR.name)} if torch is not None else set()
-    return set(os.listdir(tempfile.gettempdir())) - of_torch
+    found = set(os.listdir(tempfile.gettempdir())) - of_torch
+    return {name for name in found if not name.startswith("torchinductor_")}
 
 
 def _shared_memory() -> set[str]:

@@ -102,7 +102,7 @@ def with_line(line: str) -> str:
         (with_line("measurements: {}"), "measurements: name at least one of"),
         (with_line("measurements: {mr_td: any}"), "measurements: name at least one of"),
         (with_line("measurements: {mrtd: any}"), "measurements.mrtd: there is no such key"),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 2000, "nested too deeply"),
         (with_line("measurements: none"), "measurements: `key: value` lines"),
         (with_line("measurements: {mr_td: []}"), "measurements.mr_td: an empty list"),
         (with_line("measurements: {mr_td: 11}"), "measurements.mr_td: 96 hexadecimal digits"),

@@ -235,7 +235,7 @@ def test_torchrun_sets_the_parallel_level() -> None:
         "a: !!timestamp x",
         "a: 2001-13-45",
         "? [a]\n: 1",
-        "[" * 5000,
+        "[" * 2000,
         "a: 1\n---\nb: 2",
         "a: \udcff",
     ],

@@ -19,7 +19,7 @@ from many_requests import Load, Target
 HERE = Path(__file__).parent
 KILL_EVERY_S = 5.0
 BACKOFF_S = 1.0  # the first step
-SHORT_S, LONG_S = 15.0, 300.0
+SHORT_S, LONG_S = 8.0, 300.0
 
 ECHO = """
 def handle(data, context):

@@ -326,16 +326,19 @@ def test_what_is_printed_cannot_spoil_the_log(shared: Server) -> None:
     assert max(map(len, lines)) < 50_000
 
 
-def test_a_flood_of_output_does_not_delay_the_neighbour(shared: Server) -> None:
+def test_a_flood_of_output_does_not_delay_the_neighbour(
+    shared: Server, poll: Callable[..., Any]
+) -> None:
     register(shared, "harms", "flood")
     with Neighbour(shared) as quiet:
-        time.sleep(1)
+        poll(lambda: len(quiet.latencies_s) >= 50, "the usual latency is known")
     with Neighbour(shared) as flooded:
         assert ask(shared, "flood", "prints_short_lines 4")[0] == 200
     assert unregister(shared, "flood") == 200
     flooded.check()
     usual_s = statistics.median(quiet.latencies_s)
-    assert statistics.median(flooded.latencies_s) < 4 * usual_s + 0.02
+    # It was 400 ms, with 5 ms as usual, when the flood was read as fast as it came.
+    assert statistics.median(flooded.latencies_s) < 10 * usual_s + 0.05
 
 
 @pytest.mark.long

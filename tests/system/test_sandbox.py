@@ -256,7 +256,9 @@ ASKED: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.mark.torch
-@USERS
+@pytest.mark.parametrize(
+    "user", [pytest.param(0, marks=pytest.mark.long), PLAIN_USER], ids=["root", "plain"]
+)
 def test_ordinary_handlers_answer_alike_in_every_level(
     user: int, home: Path, server_factory: Callable[..., Any]
 ) -> None:

@@ -27,7 +27,7 @@ TARGET = Target("/predictions/echo", lambda n: b"request %d" % n, lambda b, a: a
 @pytest.mark.parametrize(
     "requests",
     [
-        pytest.param(15_000, id="short"),
+        pytest.param(10_000, id="short"),
         pytest.param(200_000, id="long", marks=[pytest.mark.long, pytest.mark.timeout(600)]),
     ],
 )

@@ -139,13 +139,8 @@ def test_a_state_dict_that_runs_code_is_refused(eager: Context, tmp_path: Path) 
     ],
 )
 def test_the_model_is_compiled_where_configured(
-    eager: Context,
-    config: Any,
-    is_compiled: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    eager: Context, config: Any, is_compiled: bool
 ) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # torch.compile makes it
     eager.model_yaml_config = config
     handler = BaseHandler()
     handler.initialize(eager)
