@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import json
-import os
 import re
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import IO
 
 import pytest
 from neighbouring_ports import neighbouring_ports
+from uncovered import uncovered_environment
 
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 README = DEMO.parent / "README.md"
@@ -178,7 +178,7 @@ def test_demo_answers_right_and_stops_cleanly(tmp_path: Path) -> None:
     first_port = neighbouring_ports(3)
     log_path = tmp_path / "demo.log"
     # The pid file of a server lies in the temporary directory: this one gets its own.
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = uncovered_environment() | {"TMPDIR": str(tmp_path)}
     with log_path.open("wb") as log, started_demo(first_port, tmp_path, log, environment) as demo:
         wait_for(r"Ctrl-C stops it", log_path, demo)
         text = log_path.read_text()

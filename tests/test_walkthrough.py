@@ -1,6 +1,5 @@
 """`make demo-confidential` as its user runs it, and the transcript of it in the documents."""
 
-import os
 import re
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from neighbouring_ports import neighbouring_ports
+from uncovered import uncovered_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo" / "confidential_walkthrough.py"
@@ -52,7 +52,7 @@ def walking(place: Path, first_port: int, **environment: str) -> Iterator[subpro
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"TMPDIR": str(place)} | environment,
+        env=uncovered_environment() | {"TMPDIR": str(place)} | environment,
     )
     try:
         yield demo

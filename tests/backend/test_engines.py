@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uncovered import uncovered_environment
 
 # Those of one tuple are asked in one process. IPEX takes ten seconds for the first.
 QUICK, SLOW = ("resnet18_script", "bert", "digits"), ("resnet18",)
@@ -33,7 +34,8 @@ pytestmark = pytest.mark.torch
 @cache
 def all_answers(engine: str, dtype: str, python: str, networks: tuple[str, ...]) -> Any:
     command = [python, str(SCRIPT), engine, dtype, *networks]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = uncovered_environment()
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 

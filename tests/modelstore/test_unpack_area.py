@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from uncovered import uncovered_environment
 
 from torchkeep.modelstore import unpack_area
 from torchkeep.modelstore.unpack_area import UnpackArea
@@ -124,9 +125,9 @@ print(os.listdir("models"), oct(outside.stat().st_mode & 0o777))
 
 def test_directories_that_a_model_has_closed_are_removed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CLOSED]
-    # Its coverage cannot be written by the user that it becomes.
-    environ = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    # The user that it becomes cannot write its coverage.
+    environment = uncovered_environment()
     done = subprocess.run(
-        command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("[] 0o500\n", "")
