@@ -50,12 +50,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Whole servers wait more than they compute, so their tests run beside all others, in four runs.
+# Whole servers wait more than they compute, so their tests run beside all others, in three runs.
 # Measuring coverage doubles what a server costs (it imports torch), so it is measured in those of
 # MEASURED alone, which have all parts of a server at work, and in all tests of parts.
 # The sum of the closing lines of pytest comes last, below the coverage they measured.
 NOT_LONG = -m pytest -m 'not long'
-FACTS = tests/system/test_facts.py
 MEASURED = $(patsubst %,tests/system/test_%.py,attestation logs plugins sealed snapshots tls)
 PROCESS = $(wildcard tests/frontend tests/test_*.py) $(MEASURED)
 PARTS = $(filter-out $(PROCESS) tests/system tests/handlers tests/support %.py,$(wildcard tests/*))
@@ -63,15 +62,14 @@ test: lint
 	@mkdir -p build && rm -f .coverage .coverage.*
 	@$(BIN)/coverage run $(NOT_LONG) $(PARTS) > build/test-parts.log 2>&1 & parts=$$!; \
 	$(BIN)/coverage run $(NOT_LONG) $(PROCESS) > build/test-process.log 2>&1 & process=$$!; \
-	$(BIN)/python $(NOT_LONG) $(FACTS) > build/test-facts.log 2>&1 & facts=$$!; \
 	status=0; \
-	$(BIN)/python $(NOT_LONG) tests/system $(addprefix --ignore ,$(FACTS) $(MEASURED)) \
+	$(BIN)/python $(NOT_LONG) tests/system $(addprefix --ignore ,$(MEASURED)) \
 		| tee build/test-system.log || status=$$?; \
-	for run in $$facts $$parts $$process; do wait $$run || status=$$?; done; \
-	cat build/test-{facts,parts,process}.log; \
+	for run in $$parts $$process; do wait $$run || status=$$?; done; \
+	cat build/test-{parts,process}.log; \
 	$(BIN)/coverage combine --quiet || status=1; \
 	$(BIN)/coverage report || status=1; \
-	$(BIN)/python tests/support/closing_line.py build/test-{parts,process,facts,system}.log; \
+	$(BIN)/python tests/support/closing_line.py build/test-{parts,process,system}.log; \
 	exit $$status
 
 test-long: setup test-torch-free

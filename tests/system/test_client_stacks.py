@@ -205,7 +205,12 @@ def test_httpx_with_64_connections(servers: list[Bases]) -> None:
                 assert answer.headers["connection"] == "keep-alive"
             return statuses
 
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        # By itself httpx lets go of a connection after five seconds of nothing.
+        limits = httpx.Limits(
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=None,
+        )
         async with httpx.AsyncClient(limits=limits, timeout=60) as client:
             statuses = await asyncio.gather(
                 *(client_of(client, number) for number in range(CONNECTIONS))
