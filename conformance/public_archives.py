@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.source import HANDLERS, Source
+from conformance.weights import write_mlp_weights
 
 SEED = 20
 PUBLIC_HANDLERS = HANDLERS / "public"
@@ -37,11 +38,7 @@ BERT_CONFIG = {
 
 def write_flowers(path: Path) -> None:
     """The state dict of public/flower_model.py, with random weights."""
-    import torch
-
-    torch.manual_seed(SEED)
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-    torch.save({f"layers.{name}": value for name, value in layers.state_dict().items()}, path)
+    write_mlp_weights(path, width=16)
 
 
 def write_script(path: Path) -> None:

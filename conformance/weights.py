@@ -21,11 +21,14 @@ SEED = 20
 Writer = Callable[[Path], None]
 
 
-def write_mlp_weights(path: Path) -> None:
+def write_mlp_weights(path: Path, width: int = 8) -> None:
+    """A state dict from 4 numbers to 3, with a layer of so many between them."""
     import torch
 
     torch.manual_seed(SEED)
-    layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 3)
+    )
     torch.save({f"layers.{name}": value for name, value in layers.state_dict().items()}, path)
 
 

@@ -15,21 +15,17 @@ from typing import Any
 
 import pytest
 from key_services import Agent
-from sealing import KEY_ID, mar_bytes, write_sealed
+from sealing import KEY_ID, sealed_store
 
 from deploy.render import HERE
 from torchkeep.runtime import simulated_tee
 
 KEK = secrets.token_bytes(32)
-HANDLER = "def handle(data, context): return data and [b'answer'] * len(data)"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    root = tmp_path / "model-store"
-    root.mkdir()
-    write_sealed(root / "m.mar", mar_bytes("m", files={"h.py": HANDLER}), kek=KEK)
-    return root
+    return sealed_store(tmp_path / "model-store", KEK)
 
 
 @pytest.fixture

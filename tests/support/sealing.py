@@ -17,6 +17,7 @@ from torchkeep.modelstore.sealed import SealRequest, seal
 KEK = bytes(range(32))
 KEY_ID = "kbs:///models/key/m"
 HANDLER = "def handle(data, context): return data"
+ANSWERER = "def handle(data, context): return data and [b'answer'] * len(data)"
 
 
 class Keys:
@@ -64,6 +65,13 @@ def write_sealed(
         request = SealRequest(name, version, release, KEY_ID, owner)
         seal(io.BytesIO(plain), sealed, bytearray(kek), request)
     return path
+
+
+def sealed_store(root: Path, kek: bytes) -> Path:
+    """A model store with `m.mar`, a sealed model that answers `answer`."""
+    root.mkdir()
+    write_sealed(root / "m.mar", mar_bytes("m", files={"h.py": ANSWERER}), kek=kek)
+    return root
 
 
 def jwe_bytes(

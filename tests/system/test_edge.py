@@ -13,19 +13,15 @@ from typing import Any
 import own_network
 import pytest
 from key_services import Broker
-from sealing import KEY_ID, mar_bytes, write_sealed
+from sealing import KEY_ID, sealed_store
 
 Factory = Callable[..., Any]
 KEK = secrets.token_bytes(32)
-HANDLER = "def handle(data, context): return data and [b'answer'] * len(data)"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    root = tmp_path / "store"
-    root.mkdir()
-    write_sealed(root / "m.mar", mar_bytes("m", files={"h.py": HANDLER}), kek=KEK)
-    return root
+    return sealed_store(tmp_path / "store", KEK)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a network of its own")

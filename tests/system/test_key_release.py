@@ -13,20 +13,17 @@ from typing import Any
 import pytest
 from key_services import Broker, DataHub, Handler, StandIn
 from memory_search import found_in_memory
-from sealing import KEY_ID, mar_bytes, write_sealed
+from sealing import ANSWERER, KEY_ID, mar_bytes, sealed_store
 
 Factory = Callable[..., Any]
 PATH = KEY_ID.removeprefix("kbs:///")
 KEK = secrets.token_bytes(32)
-HANDLER = "def handle(data, context): return data and [b'answer'] * len(data)"
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    root = tmp_path / "store"
-    root.mkdir()
-    write_sealed(root / "m.mar", mar_bytes("m", files={"h.py": HANDLER}), kek=KEK)
-    (root / "plain.mar").write_bytes(mar_bytes("plain", files={"h.py": HANDLER}))
+    root = sealed_store(tmp_path / "store", KEK)
+    (root / "plain.mar").write_bytes(mar_bytes("plain", files={"h.py": ANSWERER}))
     return root
 
 
