@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from torchkeep.frontend.handler_log import HandlerLog
+from torchkeep.frontend.output_pace import OutputPace
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.worker_connection import LoadRefused
 from torchkeep.frontend.worker_output import OutputPipes, as_one_line
@@ -36,8 +37,10 @@ class ModelSandbox:
         model_dir: ModelDir,
         wants_network: bool,
         interpreter: str | None = None,
+        pace: OutputPace | None = None,
     ) -> None:
         self._policy = policy
+        self._pace = pace  # of what all models print
         self._name = name  # in logs
         self._model_dir = model_dir
         self._wants_network = wants_network
@@ -65,7 +68,7 @@ class ModelSandbox:
     def pipes(self, name: str, on_metric: Callable[[Metric], None] | None = None) -> OutputPipes:
         """Where a process of this model writes; `name` is what its lines begin with."""
         is_dropped = self.handler_log == "drop"
-        return OutputPipes(name, self.memory, is_dropped, on_metric, self._policy.pace)
+        return OutputPipes(name, self.memory, is_dropped, on_metric, self._pace)
 
     async def open_cell(self) -> "Cell":
         """A sandbox for one process. Raises LoadRefused where it cannot be as strict as asked."""

@@ -130,20 +130,18 @@ def model_spec(
         )
     version = manifest.model_version
     configured = defaults.models.get(name, {}).get(version, {})
-    # TorchServe: with a config file in the archive, the timeouts of the API and of the
-    # configuration are ignored.
-    if manifest.config_file is not None and config.response_timeout_s is not None:
-        response_timeout_s = config.response_timeout_s
-    else:
-        response_timeout_s = _positive(configured.get("responseTimeout")) or _given(
-            asked.response_timeout, defaults.response_timeout_s
-        )
-    if manifest.config_file is not None and config.startup_timeout_s is not None:
-        startup_timeout_s = config.startup_timeout_s
-    else:
-        startup_timeout_s = _positive(configured.get("startupTimeout")) or _given(
-            asked.startup_timeout, defaults.startup_timeout_s
-        )
+    response_timeout_s = _timeout_s(
+        config.response_timeout_s,
+        configured.get("responseTimeout"),
+        asked.response_timeout,
+        defaults.response_timeout_s,
+    )
+    startup_timeout_s = _timeout_s(
+        config.startup_timeout_s,
+        configured.get("startupTimeout"),
+        asked.startup_timeout,
+        defaults.startup_timeout_s,
+    )
     if not defaults.has_time_limits:  # TorchServe: `debug`, whatever anybody asks for
         response_timeout_s = startup_timeout_s = UNLIMITED_S
     min_workers, max_workers = _workers(asked, config, configured, defaults)
@@ -243,9 +241,18 @@ def _positive(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _given(timeout_s: int | None, default_s: int) -> int:
-    """A timeout of the API. TorchServe: only -1 means "not given", 0 is never in time."""
-    return default_s if timeout_s in (None, UNSET_TIMEOUT) else timeout_s
+def _timeout_s(
+    archived_s: int | None, configured_s: Any, asked_s: int | None, default_s: int
+) -> int:
+    """Of the archive, the `models` JSON, the API and the configuration, the first that says one.
+
+    TorchServe: an archive with a config file says one always. Of the API, only -1 means "not
+    given", and 0 is never in time.
+    """
+    if archived_s is not None:
+        return archived_s
+    given_s = default_s if asked_s is None or asked_s == UNSET_TIMEOUT else asked_s
+    return _positive(configured_s) or given_s
 
 
 def _device_type(asked: str | None, gpus: Gpus) -> str:

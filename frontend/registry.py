@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from torchkeep.frontend.dependencies import Installer
@@ -119,20 +120,17 @@ class ModelRegistry:
 
         A model that waits for its key has none.
         """
-        if self._waiting:
-            return False
-        defaults = (self.get(name) for name in self._models)
-        return all(served.healthy_workers >= served.spec.min_workers for served in defaults)
+        return self._defaults_are(lambda one: one.healthy_workers >= one.spec.min_workers)
 
     def is_ready(self) -> bool:
         """Whether every default version has a worker that has loaded it, unless none was asked for.
 
         A model that waits for its key has none.
         """
-        if self._waiting:
-            return False
-        defaults = (self.get(name) for name in self._models)
-        return all(served.is_ready or served.spec.min_workers == 0 for served in defaults)
+        return self._defaults_are(lambda one: one.is_ready or one.spec.min_workers == 0)
+
+    def _defaults_are(self, fit: Callable[[ServedModel], bool]) -> bool:
+        return not self._waiting and all(fit(self.get(name)) for name in self._models)
 
     def set_default(self, name: str, version: str) -> None:
         if name not in self._models:

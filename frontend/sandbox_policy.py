@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchkeep.frontend.output_pace import OutputPace
 from torchkeep.frontend.worker_users import (
     SYS_NICE,
     WorkerUsers,
@@ -29,7 +28,6 @@ class SandboxPolicy:
     layers: KernelLayers = field(default_factory=kernel_layers)
     users: WorkerUsers | None = None  # where the server is root and can give them
     warnings: Sequence[str] = ()
-    pace: OutputPace = field(default_factory=OutputPace)  # of what all models print
 
     def facts(self) -> dict[str, Any]:
         """What a client may want to know of it, and a digest of the configuration covers."""

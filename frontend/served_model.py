@@ -14,6 +14,7 @@ from torchkeep.frontend.jobs import Job, JobQueue
 from torchkeep.frontend.metrics import Metrics
 from torchkeep.frontend.model_sandbox import ModelSandbox
 from torchkeep.frontend.model_spec import ModelSpec
+from torchkeep.frontend.output_pace import OutputPace
 from torchkeep.frontend.parallel import DistributionPorts, parallel_run, rank_threads
 from torchkeep.frontend.sandbox_policy import SandboxPolicy
 from torchkeep.frontend.sequences import SequenceKeys, SequenceLimits, SequenceQueue
@@ -48,6 +49,7 @@ class WorkerGround:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"  # of a model that does not say itself; see `Load`
     sandbox: SandboxPolicy = field(default_factory=lambda: SandboxPolicy(level="off"))
+    output_pace: OutputPace = field(default_factory=OutputPace)
     distribution_ports: DistributionPorts = field(default_factory=DistributionPorts)
     gpus: Gpus = field(default_factory=Gpus)
     metrics_file: str = ""  # these two: see `Load`
@@ -74,7 +76,7 @@ class ServedModel:
         name = f"M-{spec.name}_{spec.version}"
         interpreter = ground.interpreters.get(spec.worker_runtime)
         self._sandbox = ModelSandbox(
-            ground.sandbox, name, model_dir, spec.wants_network, interpreter
+            ground.sandbox, name, model_dir, spec.wants_network, interpreter, ground.output_pace
         )
         self._origin = WorkerOrigin(
             ground.zygote,

@@ -23,9 +23,14 @@ from torchkeep.runtime.logs import Logs, start_step
 log = logging.getLogger("torchkeep.runtime")
 
 
+def metrics_file(config: Config) -> Path:
+    """Where metrics are declared: the user's metrics.yaml, or ours."""
+    return config.metrics_config or METRICS_YAML
+
+
 def metrics(config: Config, logs: Logs | None) -> Metrics:
     """What metrics.yaml declares; TorchServe: a file that cannot be used leaves no metrics."""
-    path = config.metrics_config or METRICS_YAML
+    path = metrics_file(config)
     try:
         declared = parse_metrics_config(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, MetricsConfigError) as error:

@@ -20,7 +20,6 @@ from torchkeep.roof.composition import Server, compose
 from torchkeep.roof.configuring import read_configuration
 from torchkeep.roof.listener_tls import tls_of_listeners
 from torchkeep.roof.plan import Plan
-from torchkeep.roof.shipped import METRICS_YAML
 from torchkeep.roof.workers import configured_sandbox
 from torchkeep.runtime.command_line import Flags
 from torchkeep.runtime.compute import plan_compute
@@ -45,8 +44,7 @@ def serve(flags: Flags) -> int:
         configure_logging(outlet) as logs,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        metrics_file = config.metrics_config or METRICS_YAML
-        log.info("%s", config_dump(config, os.environ, metrics_file))
+        log.info("%s", config_dump(config, os.environ, measuring.metrics_file(config)))
         metrics = measuring.metrics(config, logs if outlet.keeps_metrics else None)
         plan = _plan(config, plugins, os.environ, logs.access, metrics)
         announce(plan)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from torchkeep.runtime.command_line import parse_torchserve
 from torchkeep.runtime.processes import STOP_SIGNALS
+from torchkeep.runtime.start_stop import SERVER_COMMAND
 
 VOLUME = Path("/run/torchkeep")  # the one place that is written to
 CONFIG = "/home/model-server/config.properties"
 _DIRECTORIES = ("TEMP", "LOG_LOCATION", "METRICS_LOCATION", "HOME")  # variables of Dockerfile.tdx
-_SERVER = (sys.executable, "-P", "-m", "torchkeep.runtime", "--foreground")
 
 
 def main() -> int:
@@ -52,11 +52,11 @@ def server_command(arguments: list[str]) -> list[str] | None:
     program, *rest = arguments
     if program == "serve":
         # As in TorchServe's image. What follows comes last, and so wins.
-        return [*_SERVER, "--start", "--ts-config", CONFIG, "--disable-token-auth", *rest]
+        return [*SERVER_COMMAND, "--start", "--ts-config", CONFIG, "--disable-token-auth", *rest]
     if program == "torchserve" and parse_torchserve(rest).action == "start":
-        return [*_SERVER, *rest]
+        return [*SERVER_COMMAND, *rest]
     if arguments[:2] == ["torchkeep", "serve"]:
-        return [*_SERVER, *rest[1:]]
+        return [*SERVER_COMMAND, *rest[1:]]
     return None
 
 

@@ -31,6 +31,9 @@ from torchkeep.runtime.pid_file import (
 
 STOP_TIMEOUT_S = 60  # how long `--stop --foreground` waits; the server drains no longer either
 
+# A server that is a process of its own; TorchServe's arguments follow.
+SERVER_COMMAND = (sys.executable, "-P", "-m", "torchkeep.runtime", "--foreground")
+
 Serve = Callable[[Flags], int]
 
 
@@ -164,10 +167,9 @@ def _model_store_in(ts_config: Path) -> str | None:
 
 
 def _spawn(arguments: Sequence[str]) -> int:
-    command = [sys.executable, "-P", "-m", "torchkeep.runtime", "--foreground", *arguments]
     return os.posix_spawn(
         sys.executable,
-        command,
+        [*SERVER_COMMAND, *arguments],
         os.environ,
         setsid=True,
         file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
